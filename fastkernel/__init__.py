@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "KernelFit": "solvers",
+    "KernelFit": "fit",
     "NormalEquations": "normal",
     "SingularFitError": "errors",
     "estimate_kernel": "estimate",
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastkernel.estimate import estimate_kernel as estimate_kernel
     from fastkernel.normal import NormalEquations as NormalEquations
     from fastkernel.normal import normal_equations as normal_equations
-    from fastkernel.solvers import KernelFit as KernelFit
+    from fastkernel.fit import KernelFit as KernelFit
 
 
 def __getattr__(name: str) -> Any:
