@@ -1,4 +1,4 @@
-"""Which convolution kernel turned this image into that one?
+"""Recover the convolution kernel that turned one image into another.
 
 The public names are imported when they are first used, so that ``import fastkernel`` costs
 little more than NumPy.

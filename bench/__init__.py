@@ -1,0 +1,1 @@
+"""Benchmarks of fastkernel beside what people use today: ``python -m bench``."""

@@ -1,0 +1,148 @@
+"""The exact fit: a kernel recovered from an image and its convolution."""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastkernel
+
+from . import data, measure, report, rivals
+from .measure import Call
+
+SIZES, QUICK_SIZES = [512, 2048, 4096], [256]
+KERNELS, QUICK_KERNELS = [3, 5, 9], [5]
+REPEATS, QUICK_REPEATS = 15, 3
+DTYPES = ["uint8", "float32"]
+TINY = 64  # side of the pair that pays for imports and compilation
+MATRIX_LIMIT = 3 * 10**9  # bytes of the design matrix, beyond which it "does not fit"
+WORKERS = min(2, measure.usable_cores())
+
+OURS, ONE, NUMPY, SCIPY, SLIDING, YARDSTICK = CONTENDERS = [
+    "fastkernel",
+    "fastkernel, 1 worker",
+    "NumPy recipe",
+    f"scipy.fft recipe, {WORKERS} workers",
+    "sliding windows",
+    f"scipy.fft.rfft2, {WORKERS} workers",
+]
+
+
+def exact_fit(source: NDArray, result: NDArray, taps: int, workers: int) -> NDArray:
+    return fastkernel.estimate_kernel(source, result, (taps, taps), workers=workers).kernel
+
+
+def _calls(pair: data.Pair, size: int, taps: int) -> dict[str, Call]:
+    images = (pair.source, pair.result, taps)
+    calls = {
+        OURS: Call(exact_fit, (*images, WORKERS)),
+        ONE: Call(exact_fit, (*images, 1)),
+        NUMPY: Call(rivals.numpy_recipe, images),
+        SCIPY: Call(rivals.scipy_recipe, (*images, WORKERS)),
+        SLIDING: Call(rivals.sliding_windows, images),
+        YARDSTICK: Call(rivals.scipy_rfft2, (pair.source.astype(np.float64), WORKERS)),
+    }
+    if rivals.design_matrix_bytes(size, taps) > MATRIX_LIMIT:
+        del calls[SLIDING]
+    return calls
+
+
+def _cell(image: NDArray, dtype: str, taps: int, repeats: int, memory: bool) -> dict[str, Any]:
+    size = len(image)
+    pair = data.pair(image, taps, dtype)
+    calls = _calls(pair, size, taps)
+    contenders: dict[str, dict[str, Any]] = {name: {} for name in CONTENDERS}
+    for name, call in calls.items():
+        answer = call()  # also the warm-up
+        if name != YARDSTICK:
+            error = np.abs(answer - pair.kernel).max() / pair.kernel.max()
+            contenders[name]["error"] = float(error) if np.isfinite(error) else None
+        del answer  # may be a view of a whole image
+    times = measure.interleaved(calls, repeats)
+    ours = statistics.median(times[OURS])
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        contenders[name] |= {"seconds": seconds, "median": median, "ratio": median / ours}
+    if memory:
+        tiny = _calls(data.pair(data.photograph(TINY), taps, dtype), TINY, taps)
+        for name, call in calls.items():
+            contenders[name]["memory"] = measure.peak_memory(call, tiny[name])
+    return {"size": size, "dtype": dtype, "taps": taps, "contenders": contenders}
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    sizes = args.sizes or (QUICK_SIZES if args.quick else SIZES)
+    kernels = args.kernels or (QUICK_KERNELS if args.quick else KERNELS)
+    repeats = args.repeats or (QUICK_REPEATS if args.quick else REPEATS)
+    cells = []
+    for size in sizes:
+        image = data.photograph(size)
+        for dtype in args.dtypes or DTYPES:
+            for taps in kernels:
+                measure.progress("fit", f"{size}x{size}", dtype, f"k = {taps}")
+                cells.append(_cell(image, dtype, taps, repeats, args.memory))
+    photographs = {str(size): data.photograph_for(size) for size in sizes}
+    return {"workers": WORKERS, "photographs": photographs, "cells": cells}
+
+
+def _label(cell: dict[str, Any]) -> str:
+    return f"{cell['size']}² {cell['dtype']}, {cell['taps']}×{cell['taps']}"
+
+
+def _time(entry: dict[str, Any]) -> str:
+    if "median" not in entry:
+        return "does not fit"
+    ratio = "" if entry["ratio"] == 1 else f"{report.figures(entry['ratio'], 2)}×, "
+    return f"{report.figures(1e3 * entry['median'])} ({ratio}n={len(entry['seconds'])})"
+
+
+def _peak(entry: dict[str, Any]) -> str:
+    return report.mebibytes(entry.get("memory", {}).get("peak"))
+
+
+def _error(entry: dict[str, Any]) -> str:
+    return report.small(entry.get("error"))
+
+
+def tables(result: dict[str, Any]) -> str:
+    def one(title: str, names: list[str], text: Callable[[dict[str, Any]], str]) -> str:
+        rows = [
+            [_label(cell), *(text(cell["contenders"][name]) for name in names)]
+            for cell in result["cells"]
+        ]
+        return f"### {title}\n\n{report.table(['image pair, kernel', *names], rows)}"
+
+    photographs = ", ".join(f"{size}² {name}" for size, name in result["photographs"].items())
+    return "\n\n".join(
+        [
+            "## Exact fit",
+            f"{photographs}. fastkernel has {result['workers']} workers. "
+            f"A design matrix beyond {MATRIX_LIMIT / 1e9:.0f} GB does not fit.",
+            one("Median time, ms (in units of fastkernel's; repeats)", CONTENDERS, _time),
+            one("Peak memory beyond the inputs, MiB", CONTENDERS, _peak),
+            one("Largest error of a tap, over the largest tap", CONTENDERS[:-1], _error),
+        ]
+    )
+
+
+def readme(result: dict[str, Any]) -> str:
+    header = [
+        "image pair, kernel",
+        "fastkernel, ms",
+        "times faster than the NumPy recipe",
+        "error",
+        "recipe's error",
+        "memory, MiB",
+        "recipe's memory, MiB",
+    ]
+    rows = []
+    for cell in result["cells"]:
+        ours, recipe = cell["contenders"][OURS], cell["contenders"][NUMPY]
+        time = report.figures(1e3 * ours["median"])
+        ratio = report.figures(recipe["ratio"], 2)
+        pairs = [text(entry) for text in (_error, _peak) for entry in (ours, recipe)]
+        rows.append([_label(cell), time, ratio, *pairs])
+    return f"{report.table(header, rows)}\n\nfastkernel with {result['workers']} workers."

@@ -1,0 +1,81 @@
+"""Markdown tables and JSON, and the part of README.md that is made from them."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An aligned Markdown table; the first column is text, the others are numbers."""
+    widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        return "| " + " | ".join(padded) + " |"
+
+    return "\n".join(map(line, [header, rule, *rows]))
+
+
+def figures(value: float | None, digits: int = 3) -> str:
+    """A few significant digits, never in powers of ten where a person reads milliseconds."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    decimals = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(0, decimals)}f}"
+
+
+def mebibytes(size: int | None) -> str:
+    return "-" if size is None else figures(size / 2**20)
+
+
+def small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def machine(environment: dict[str, Any]) -> str:
+    versions = [f"{name} {version}" for name, version in environment["versions"].items() if version]
+    parts = [
+        environment["cpu"],
+        f"{environment['cores']} cores",
+        *environment["caches"],
+        f"{environment['ram_bytes'] / 2**30:.0f} GiB",
+        environment["os"],
+    ]
+    return f"{', '.join(parts)}. {', '.join(versions)}. {environment['date']}."
+
+
+def save(folder: Path, result: dict[str, Any], text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = json.dumps(result, indent=1, allow_nan=False)
+    for ending, content in {"json": raw, "md": text}.items():
+        path = folder / f"{result['suite']}.{ending}"
+        path.write_text(content + "\n", encoding="utf-8", newline="\n")
+
+
+def load(folder: Path, suite: str) -> dict[str, Any]:
+    path = folder / f"{suite}.json"
+    if not path.is_file():
+        sys.exit(f"bench: no {path}: run `python -m bench {suite}` first")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if result["quick"]:
+        sys.exit(f"bench: {path} is of a quick run: run `python -m bench {suite}` first")
+    return result
+
+
+def rewrite(readme: Path, suite: str, text: str) -> None:
+    """Put ``text`` between the suite's markers in a README."""
+    opening, closing = f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
+    old = readme.read_text(encoding="utf-8")
+    if old.count(opening) != 1 or old.count(closing) != 1:
+        sys.exit(f"bench: {readme} needs one {opening} and one {closing}")
+    pattern = f"({re.escape(opening)}).*({re.escape(closing)})"
+    new, found = re.subn(pattern, lambda m: f"{m[1]}\n{text}\n{m[2]}", old, flags=re.DOTALL)
+    if not found:
+        sys.exit(f"bench: {readme} has {closing} before {opening}")
+    readme.write_text(new, encoding="utf-8", newline="\n")

@@ -1,0 +1,172 @@
+"""Every cast and every error about an argument."""
+
+import math
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, NoReturn, cast, get_args
+
+import numpy as np
+
+from fastkernel._tiles import split, usable_cores
+from fastkernel._typing import AnyArray, Boundary, Images, Shape
+
+_ALIASES: dict[str, Boundary] = {
+    **{rule: rule for rule in get_args(Boundary)},
+    "constant": "zero",
+    "fill": "zero",
+    "wrap": "circular",
+    "periodic": "circular",
+    "edge": "replicate",
+    "nearest": "replicate",
+    "symm": "symmetric",
+    "reflect101": "mirror",
+}
+
+
+def as_image(value: Any, name: str, ndim: int = 2) -> AnyArray:
+    """Return ``value`` as an array of real numbers, without copying an array."""
+    if isinstance(value, np.ma.MaskedArray):
+        msg = (
+            f"{name} must not be a masked array, which would lose its mask here; "
+            "fill it (numpy.ma.filled), or crop to the pixels that are good"
+        )
+        raise TypeError(msg)
+    image = np.asarray(value)
+    if image.dtype.kind not in "biuf":
+        advice = "take .real or .imag" if image.dtype.kind == "c" else "convert it with .astype"
+        msg = f"{name} must hold real numbers, got dtype {image.dtype}; {advice}"
+        raise TypeError(msg)
+    if image.ndim != ndim:
+        axes = "(rows, cols)" if ndim == 2 else "(rows, cols) and one channel axis"
+        msg = f"{name} must have {ndim} dimensions, {axes}, got shape {image.shape}"
+        if ndim == 2 and image.ndim == 3:
+            msg += "; for channels that share the kernel pass channel_axis="
+        raise ValueError(msg)
+    if image.size == 0:
+        msg = f"{name} must have at least one pixel, got shape {image.shape}"
+        raise ValueError(msg)
+    return image
+
+
+def as_kernel_shape(value: Any) -> Shape:
+    """Return ``value`` as ``(p, q)``; one integer stands for both."""
+    sides = (value, value) if isinstance(value, Integral) else value
+    try:
+        p, q = sides
+    except (TypeError, ValueError):
+        p = q = None
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in (p, q)):
+        msg = f"kernel_shape must be two positive integers (rows, cols), got {value!r}"
+        raise ValueError(msg)
+    return int(cast(int, p)), int(cast(int, q))
+
+
+def as_boundary(value: str) -> Boundary:
+    """Return the name of a border rule, aliases of other libraries translated."""
+    if value == "reflect":
+        msg = (
+            "boundary='reflect' repeats the edge pixel in SciPy and does not in NumPy; "
+            "say 'symmetric' (d c b a | a b c d) or 'mirror' (d c b | a b c d)"
+        )
+        raise ValueError(msg)
+    if value not in _ALIASES:
+        msg = f"boundary must be one of {', '.join(get_args(Boundary))}, got {value!r}"
+        raise ValueError(msg)
+    return _ALIASES[value]
+
+
+def as_penalty(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number that is not negative."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number, got {value!r}"
+        raise TypeError(msg)
+    if not (math.isfinite(value) and value >= 0):
+        msg = f"{name} must be finite and at least 0, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def as_workers(value: int | None) -> int:
+    """Return the number of threads to use; every usable core for None."""
+    if value is None:
+        return usable_cores()
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        msg = f"workers must be a positive integer, or None for every usable core, got {value!r}"
+        raise ValueError(msg)
+    return int(value)
+
+
+def as_pairs(
+    source: Images, result: Images, channel_axis: int | None
+) -> list[tuple[AnyArray, AnyArray]]:
+    """Return the pairs of images that share one kernel."""
+    several = _is_sequence(source)
+    if several != _is_sequence(result):
+        msg = (
+            "source and result must both be images or both be sequences of images, "
+            f"got {type(source).__name__} and {type(result).__name__}"
+        )
+        raise ValueError(msg)
+    if not several:
+        return list(_channels(source, result, "", channel_axis))
+    sources, results = list(cast(Any, source)), list(cast(Any, result))
+    if len(sources) != len(results):
+        msg = (
+            "source and result must hold the same number of images, "
+            f"got {len(sources)} and {len(results)}"
+        )
+        raise ValueError(msg)
+    return [
+        pair
+        for i, images in enumerate(zip(sources, results, strict=True))
+        for pair in _channels(*images, f"[{i}]", channel_axis)
+    ]
+
+
+def _is_sequence(value: Any) -> bool:
+    """Tell a list of images from an image written as a list of rows of numbers."""
+    return isinstance(value, list | tuple) and len(value) > 0 and np.ndim(value[0]) >= 2
+
+
+def _channels(
+    source: Any, result: Any, index: str, channel_axis: int | None
+) -> Iterator[tuple[AnyArray, AnyArray]]:
+    ndim = 2 if channel_axis is None else 3
+    x = as_image(source, f"source{index}", ndim)
+    y = as_image(result, f"result{index}", ndim)
+    if channel_axis is None:
+        yield x, y
+        return
+    if not isinstance(channel_axis, Integral) or not -3 <= channel_axis < 3:
+        msg = f"channel_axis must be an axis of a 3-dimensional image, got {channel_axis!r}"
+        raise ValueError(msg)
+    x, y = np.moveaxis(x, channel_axis, 0), np.moveaxis(y, channel_axis, 0)
+    if len(x) != len(y):
+        msg = (
+            f"source{index} and result{index} must have the same number of channels, "
+            f"got {len(x)} and {len(y)}"
+        )
+        raise ValueError(msg)
+    yield from zip(x, y, strict=True)
+
+
+def refuse_non_finite(name: str, image: AnyArray, origin: Shape = (0, 0)) -> None:
+    """Raise for the first pixel that is NaN or infinite; ``origin`` is added to its index."""
+    for top, bottom in split(image.shape[0], 256):
+        bad = np.argwhere(~np.isfinite(image[top:bottom]))
+        if len(bad):
+            row, col = int(bad[0, 0]) + top, int(bad[0, 1])
+            msg = (
+                f"{name} must be finite, got {image[row, col]} at index "
+                f"{(row + origin[0], col + origin[1])}; replace or crop such pixels"
+            )
+            raise ValueError(msg)
+
+
+def refuse_overflow() -> NoReturn:
+    """Raise for finite pixels whose sums are not."""
+    msg = (
+        "source and result hold numbers whose products overflow float64; "
+        "divide both by their largest magnitude"
+    )
+    raise ValueError(msg)

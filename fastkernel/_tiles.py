@@ -1,0 +1,140 @@
+"""Jobs on threads: the only place where fastkernel starts or stops one.
+
+The number of jobs never depends on the number of workers and results come back in the order of
+the jobs, so the answer is the same bit for bit whoever did the work.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from fastkernel._typing import Progress, Shape
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+MAX_THREADS = 32
+
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+
+
+def _forget_executor() -> None:
+    """Start afresh in a forked child, which inherits the pool but not its threads."""
+    global _executor, _lock
+    _executor, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_executor)
+
+
+def _shared_executor() -> ThreadPoolExecutor:
+    global _executor
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="fastkernel")
+        return _executor
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def split(length: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield the half-open parts of ``range(length)`` that hold at most ``most`` each.
+
+    Examples
+    --------
+    >>> list(split(5, 2))
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    for start in range(0, length, most):
+        yield start, min(start + most, length)
+
+
+def tiles(shape: Shape, tile_shape: Shape) -> list[tuple[int, int, int, int]]:
+    """Return the tiles of an image as ``(top, left, height, width)``, row by row."""
+    return [
+        (top, left, bottom - top, right - left)
+        for top, bottom in split(shape[0], tile_shape[0])
+        for left, right in split(shape[1], tile_shape[1])
+    ]
+
+
+def run(
+    work: Callable[[int, S, Callable[[], bool]], T],
+    n_jobs: int,
+    make_scratch: Callable[[], S],
+    workers: int,
+    progress: Progress | None = None,
+) -> list[T]:
+    """Run ``work(job, scratch, stopped)`` for every job and return the results in order.
+
+    The calling thread works too, so a pool that is busy or full slows a call and never blocks
+    it. An exception in any job, Ctrl-C included, stops the others at their next look at
+    ``stopped()`` and is raised here.
+
+    Parameters
+    ----------
+    work : callable
+        Called from several threads at once, with a scratch that it has to itself.
+    n_jobs : int
+        Number of jobs.
+    make_scratch : callable
+        Makes the working space of one thread.
+    workers : int
+        Threads to use, the calling one included.
+    progress : callable, optional
+        Called as ``progress(done, n_jobs)`` in the calling thread.
+
+    Returns
+    -------
+    list
+        One result a job.
+    """
+    queue: SimpleQueue[int] = SimpleQueue()
+    for job in range(n_jobs):
+        queue.put(job)
+    results: dict[int, T] = {}
+    stop = threading.Event()
+
+    def take_jobs(report: Progress | None = None) -> None:
+        scratch = make_scratch()
+        try:
+            while not stop.is_set():
+                try:
+                    job = queue.get_nowait()
+                except Empty:
+                    return
+                results[job] = work(job, scratch, stop.is_set)
+                if report is not None:
+                    report(len(results), n_jobs)
+        except BaseException:
+            stop.set()
+            raise
+
+    helpers: list[Future[None]] = []
+    if min(workers, n_jobs) > 1:
+        pool = _shared_executor()
+        helpers = [pool.submit(take_jobs) for _ in range(min(workers, n_jobs, MAX_THREADS) - 1)]
+    try:
+        take_jobs(progress)
+    finally:
+        for helper in helpers:
+            helper.cancel()
+        wait(helpers)
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
+    if progress is not None:
+        progress(n_jobs, n_jobs)
+    return [results[job] for job in range(n_jobs)]

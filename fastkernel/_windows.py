@@ -1,0 +1,94 @@
+"""What a pair of shapes says: which pixels of source and result belong together."""
+
+from dataclasses import dataclass
+
+from fastkernel._typing import AnyArray, Boundary, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A pair of images as a "valid" problem on a virtually extended source.
+
+    Output pixel ``t`` of the window is ``result[t + result_origin]`` and is made of the source's
+    pixels ``t + source_origin + (i, j)`` with ``0 <= i < p`` and ``0 <= j < q``.
+
+    Attributes
+    ----------
+    source_origin : (int, int)
+        Where the virtual source begins, in pixels of the source; negative where it is extended.
+    result_origin : (int, int)
+        The first pixel of the result that is used.
+    shape : (int, int)
+        Size of the window, in pixels.
+    boundary : str
+        What stands beyond the source's frame.
+    """
+
+    source_origin: Shape
+    result_origin: Shape
+    shape: Shape
+    boundary: Boundary
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of output pixels."""
+        return self.shape[0] * self.shape[1]
+
+
+def centre(kernel_shape: Shape) -> Shape:
+    """Return the centre tap of "same": the middle one, the earlier of two."""
+    return (kernel_shape[0] - 1) // 2, (kernel_shape[1] - 1) // 2
+
+
+def window_of_mode(
+    mode: str, source_shape: Shape, kernel_shape: Shape, boundary: Boundary | None
+) -> Window:
+    """Return the window of ``mode`` ("valid", "same" or "full"); None leaves the border out."""
+    (m, n), (p, q), (i, j) = source_shape, kernel_shape, centre(kernel_shape)
+    rim = p - 1 - i, q - 1 - j
+    if mode == "full":
+        return Window((1 - p, 1 - q), (0, 0), (m + p - 1, n + q - 1), "zero")
+    if mode == "same" and boundary is not None:
+        return Window((-rim[0], -rim[1]), (0, 0), (m, n), boundary)
+    return Window((0, 0), rim if mode == "same" else (0, 0), (m - p + 1, n - q + 1), "zero")
+
+
+def window_of_pair(
+    source: AnyArray, result: AnyArray, kernel_shape: Shape, boundary: Boundary | None
+) -> Window:
+    """Return the window of a pair of images, told by their shapes.
+
+    Raises
+    ------
+    ValueError
+        If the shapes fit no mode, or the kernel is larger than the source where no pixel beyond
+        its frame is known, or a border rule contradicts a "full" result.
+    """
+    (m, n), (p, q) = source.shape, kernel_shape
+    shapes = {
+        "same": (m, n),
+        "valid": (m - p + 1, n - q + 1),
+        "full": (m + p - 1, n + q - 1),
+    }
+    modes = [mode for mode, shape in shapes.items() if shape == result.shape]
+    extended = "full" in modes or ("same" in modes and boundary is not None)
+    if (p > m or q > n) and not extended:
+        msg = (
+            f"kernel_shape must fit inside source: got {kernel_shape} for source {source.shape}; "
+            f"use at most {source.shape}"
+        )
+        raise ValueError(msg)
+    if not modes:
+        msg = (
+            f"result must have one of three shapes for source {source.shape} and kernel_shape "
+            f"{kernel_shape}: {shapes['same']} (same), {shapes['valid']} (valid) or "
+            f"{shapes['full']} (full); got {result.shape}"
+        )
+        raise ValueError(msg)
+    if modes[0] == "full" and boundary not in (None, "zero"):
+        msg = (
+            f"boundary must be None or 'zero' for a result of full shape {result.shape}, which "
+            f"knows zeros beyond the source's frame; got {boundary!r}"
+        )
+        raise ValueError(msg)
+    return window_of_mode(modes[0], source.shape, kernel_shape, boundary)

@@ -1,0 +1,156 @@
+"""Estimation of the kernel that turned one image into another."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from fastkernel._checks import as_kernel_shape, as_penalty, as_workers
+from fastkernel._typing import Images, Progress, Shape
+from fastkernel.fit import KernelFit
+from fastkernel.gather import Pair, gather_residual
+from fastkernel.normal import equations_of, matched_pairs
+from fastkernel.solvers import refuse_too_few
+
+_EPS = float(np.finfo(np.float64).eps)
+
+# Share of the taps' size that rounding may reach before the pixels are read again.
+_ROUNDING_ALLOWED = 1e-11
+_MAX_REFINEMENTS = 3
+
+
+def estimate_kernel(
+    source: Images,
+    result: Images,
+    kernel_shape: Shape,
+    *,
+    method: str = "lstsq",
+    boundary: str | None = None,
+    ridge: float = 0.0,
+    channel_axis: int | None = None,
+    workers: int | None = None,
+    callback: Progress | None = None,
+) -> KernelFit:
+    r"""Estimate the convolution kernel that turns one image into another.
+
+    Minimises :math:`\|k * x - y\|^2 + \lambda n \|k\|^2` over kernels of the given shape, where
+    ``n`` counts the pixels of the result that are used.
+
+    Parameters
+    ----------
+    source : (m, n) array_like of real numbers, or a sequence of them
+        Source image, in any unit.
+    result : array_like of real numbers, or a sequence of them
+        Result image, in any unit, of shape (m, n) ("same"), (m - p + 1, n - q + 1) ("valid") or
+        (m + p - 1, n + q - 1) ("full", zeros beyond the source's frame). A sequence holds as
+        many as ``source``; all share the kernel.
+    kernel_shape : (int, int) or int
+        Rows ``p`` and columns ``q`` of the kernel, in pixels. In "same" the centre tap is
+        ``((p - 1) // 2, (q - 1) // 2)``.
+    method : {"lstsq"}, optional
+        Least squares over the pixels.
+    boundary : str, optional
+        What the result's maker took to stand beyond the source's frame in a "same" pair: "zero",
+        "circular", "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+        None uses only the pixels that no rule can touch.
+    ridge : float, optional
+        Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
+    channel_axis : int, optional
+        The axis of 3-dimensional images that holds channels, which share the kernel.
+    workers : int, optional
+        Threads to use, every usable core when None. The answer is the same bit for bit.
+    callback : callable, optional
+        Called as ``callback(done, total)`` in the calling thread; an exception stops the work.
+
+    Returns
+    -------
+    KernelFit
+        ``kernel``, (p, q) float64 in result units per source unit, with its standard errors,
+        residual and condition number.
+
+    Raises
+    ------
+    SingularFitError
+        If the images do not determine the kernel: too few pixels, or a source that is flat or
+        lacks frequencies. The message says what would help.
+    TypeError
+        If an image is complex, masked or not of numbers.
+    ValueError
+        If the shapes do not fit together, the kernel is larger than the image, a pixel that is
+        used is not finite, or another argument is out of its range.
+
+    See Also
+    --------
+    normal_equations : The part that reads pixels, reusable for many fits.
+
+    Notes
+    -----
+    The pixels are read once; solving costs :math:`O((pq)^3)` whatever their number [1]_. Where
+    the result is float64 (or float32, to its own precision) and rounding of the normal equations
+    could be seen in the taps or hides the residual, the pixels are read again: the residual,
+    computed pixel by pixel, corrects the taps by the same factor [2]_, which takes their error
+    from ``condition_number`` to about its square root times the rounding.
+
+    References
+    ----------
+    .. [1] C. Alard and R. H. Lupton, "A method for optimal image subtraction", Astrophys. J.
+       503 (1998) 325, doi:10.1086/305984.
+    .. [2] Å. Björck, "Stability analysis of the method of seminormal equations for linear least
+       squares problems", Linear Algebra Appl. 88/89 (1987) 31-48.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.signal import convolve2d
+    >>> image = np.random.default_rng(0).standard_normal((40, 40))
+    >>> blur = np.array([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.0, 0.1]])
+    >>> fit = estimate_kernel(image, convolve2d(image, blur, mode="valid"), (3, 3))
+    >>> np.allclose(fit.kernel, blur)
+    True
+    """
+    if method != "lstsq":
+        msg = f"method must be 'lstsq', got {method!r}"
+        raise ValueError(msg)
+    shape, penalty, threads = (
+        as_kernel_shape(kernel_shape),
+        as_penalty(ridge, "ridge"),
+        as_workers(workers),
+    )
+    pairs = matched_pairs(source, result, shape, boundary, channel_axis)
+    if penalty == 0:
+        refuse_too_few(sum(pair.window.n_pixels for pair in pairs), math.prod(shape))
+    fit = equations_of(pairs, shape, threads, callback).solve(ridge=penalty)
+    return _refine(fit, pairs, penalty, threads) if _rounding_shows(fit, pairs) else fit
+
+
+def _rounding_shows(fit: KernelFit, pairs: list[Pair]) -> bool:
+    """Tell whether the data are fine enough to see the rounding of the equations."""
+    if any(pair.result.dtype.kind != "f" for pair in pairs):
+        return False
+    resolution = max(float(np.finfo(pair.result.dtype).eps) for pair in pairs)
+    residual_hidden = fit.residual_rms**2 * fit.n_pixels <= 1.01 * fit.equations.hidden_energy
+    return fit.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
+        residual_hidden and resolution <= _EPS
+    )
+
+
+def _refine(fit: KernelFit, pairs: list[Pair], ridge: float, workers: int) -> KernelFit:
+    """Correct the taps by the residual of the pixels until the corrections stop shrinking."""
+    equations, factor, kernel = fit.equations, fit._factor, fit.kernel
+    penalty, last = ridge * fit.n_pixels, math.inf
+    for _ in range(_MAX_REFINEMENTS):
+        flipped = np.ascontiguousarray(kernel[::-1, ::-1])
+        moments, energy = gather_residual(pairs, flipped, workers)
+        rhs = moments[::-1] - penalty * kernel.ravel()
+        step = factor.solve(rhs)
+        size = float(np.abs(step).max())
+        if not size < last / 2:
+            break
+        kernel, last = kernel + step.reshape(kernel.shape), size
+        energy += step @ (equations.gram @ step) - 2 * (step @ moments[::-1])
+        residual_energy = energy
+        if size <= 4 * _EPS * float(np.abs(kernel).max()):
+            break
+    return replace(
+        fit, kernel=kernel, residual_rms=math.sqrt(max(residual_energy, 0.0) / fit.n_pixels)
+    )

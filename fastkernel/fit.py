@@ -1,0 +1,166 @@
+"""The answer to a fit."""
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastkernel._checks import as_boundary, as_image, as_workers
+from fastkernel._typing import FloatArray, Shape
+from fastkernel._windows import window_of_mode, window_of_pair
+from fastkernel.convolve import residual_image
+from fastkernel.solvers import Factor
+
+if TYPE_CHECKING:
+    from fastkernel.normal import NormalEquations
+
+
+@dataclass(frozen=True, eq=False)
+class KernelFit:
+    """A kernel, and how far to believe it.
+
+    Attributes
+    ----------
+    kernel : (p, q) float64 array
+        The taps of the convolution, in result units per source unit.
+    residual_rms : float
+        Root mean square of result less prediction over the fitted pixels, in result units.
+        From the equations alone it cannot be seen below 3e-8 of the result's own, which is then
+        what stands here; `estimate_kernel` reads the pixels again where that matters.
+    condition_number : float
+        Of the normal equations, estimated in the 1-norm: the square of the design matrix's. An
+        error of 1 in 10**8 of the sums can become one of ``condition_number / 10**8``.
+    rank : int
+        Number of taps that the images determine: all of them, or the fit had been refused.
+    n_pixels : int
+        Number of result pixels that were fitted, channels counted apart.
+    method, solver : str
+        How the kernel was found.
+    equations : NormalEquations
+        What was solved; solve it again for another ridge or a smaller kernel.
+    """
+
+    kernel: FloatArray
+    residual_rms: float
+    condition_number: float
+    rank: int
+    n_pixels: int
+    method: str
+    solver: str
+    equations: "NormalEquations"
+    _factor: Factor = field(repr=False)
+
+    @cached_property
+    def standard_errors(self) -> FloatArray:
+        """Standard error of every tap, (p, q) float64, in units of the kernel.
+
+        The square roots of the diagonal of ``s**2 * inv(gram)``, with the residual variance
+        ``s**2 = energy of the residual / (n_pixels - p*q)``; infinite where no pixel is left
+        to judge by. They cover noise and rounding that is independent from pixel to pixel, not
+        a kernel larger than the fitted one.
+        """
+        left = self.n_pixels - self.kernel.size
+        if left <= 0:
+            return np.full(self.kernel.shape, math.inf)
+        variance = self.residual_rms**2 * self.n_pixels / left
+        return np.sqrt(variance * self._factor.inverse_diagonal()).reshape(self.kernel.shape)
+
+    def predict(
+        self,
+        source: ArrayLike,
+        *,
+        mode: Literal["valid", "same", "full"] = "valid",
+        boundary: str = "zero",
+        workers: int | None = None,
+    ) -> FloatArray:
+        """Convolve an image with the kernel.
+
+        Parameters
+        ----------
+        source : (m, n) array_like of real numbers
+            The image, in source units.
+        mode : {"valid", "same", "full"}, optional
+            Which pixels to return: those that need none beyond the frame, as many as the source
+            has, or all that the source reaches.
+        boundary : str, optional
+            What stands beyond the frame for ``mode="same"``: "zero", "circular", "replicate",
+            "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+        workers : int, optional
+            Threads to use, every usable core when None.
+
+        Returns
+        -------
+        float64 array
+            (m - p + 1, n - q + 1), (m, n) or (m + p - 1, n + q - 1), in result units.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``source`` is not an image of real numbers, ``mode`` or ``boundary`` is unknown, or
+            the kernel is larger than the source and ``mode`` is "valid".
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastkernel import estimate_kernel
+        >>> image = np.random.default_rng(0).standard_normal((40, 40))
+        >>> fit = estimate_kernel(image, image[1:-1, 1:-1] + image[2:, 1:-1], (3, 3))
+        >>> np.allclose(fit.predict(image), image[1:-1, 1:-1] + image[2:, 1:-1])
+        True
+        """
+        image = as_image(source, "source")
+        if mode not in ("valid", "same", "full"):
+            msg = f"mode must be 'valid', 'same' or 'full', got {mode!r}"
+            raise ValueError(msg)
+        window = window_of_mode(mode, _shape(image), _shape(self.kernel), as_boundary(boundary))
+        if min(window.shape) < 1:
+            msg = (
+                f"source must be at least as large as the kernel {self.kernel.shape} for "
+                f"mode='valid', got {image.shape}; use mode='same' or 'full'"
+            )
+            raise ValueError(msg)
+        return -residual_image(image, self.kernel, window, None, as_workers(workers))
+
+    def residual(
+        self,
+        source: ArrayLike,
+        result: ArrayLike,
+        *,
+        boundary: str | None = None,
+        workers: int | None = None,
+    ) -> FloatArray:
+        """Return what the kernel leaves unexplained.
+
+        Parameters
+        ----------
+        source : (m, n) array_like of real numbers
+            Source image.
+        result : array_like of real numbers
+            Result image; its shape says which pixels are compared, as in `estimate_kernel`.
+        boundary : str, optional
+            Border rule of a result of the source's shape; None leaves out what a rule touches.
+        workers : int, optional
+            Threads to use, every usable core when None.
+
+        Returns
+        -------
+        float64 array
+            Result less prediction over the compared pixels, in result units.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `estimate_kernel`, for the images and ``boundary``.
+        """
+        x, y = as_image(source, "source"), as_image(result, "result")
+        rule = None if boundary is None else as_boundary(boundary)
+        window = window_of_pair(x, y, _shape(self.kernel), rule)
+        return residual_image(x, self.kernel, window, y, as_workers(workers))
+
+
+def _shape(image: FloatArray) -> Shape:
+    rows, cols = image.shape
+    return rows, cols

@@ -1,0 +1,96 @@
+"""Solvers of the normal equations: matrices in, taps out. They see no pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from fastkernel._typing import FloatArray
+from fastkernel.errors import SingularFitError
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """The Cholesky factor of a Gram matrix, with what it says of the problem.
+
+    Attributes
+    ----------
+    lower : (n, n) float64 array
+        Lower triangle ``L`` with ``L @ L.T`` the matrix, in units of the source; the rest is zero.
+    condition_number : float
+        Estimate of the matrix's condition number in the 1-norm.
+    """
+
+    lower: FloatArray
+    condition_number: float
+
+    def solve(self, moments: FloatArray) -> FloatArray:
+        """Return the taps ``x`` with ``H x = moments``."""
+        return np.asarray(linalg.cho_solve((self.lower, True), moments, check_finite=False))
+
+    def inverse_diagonal(self) -> FloatArray:
+        """Return the diagonal of the inverse matrix."""
+        inverse, _ = linalg.lapack.dtrtri(self.lower, lower=1)
+        return np.asarray((inverse**2).sum(axis=0))
+
+
+def factorise(gram: FloatArray, ridge_energy: float = 0.0) -> Factor:
+    """Factorise a Gram matrix, or say why it determines nothing.
+
+    Parameters
+    ----------
+    gram : (n, n) float64 array
+        Symmetric, in squared source units.
+    ridge_energy : float, optional
+        Added to its diagonal, in squared source units.
+
+    Returns
+    -------
+    Factor
+        Reusable for any right-hand side.
+
+    Raises
+    ------
+    SingularFitError
+        If the condition number passes ``1 / (n * eps)``: rounding alone would fill the answer.
+
+    References
+    ----------
+    .. [1] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., SIAM 2002,
+       chapters 10 (Cholesky) and 15 (condition estimation).
+    """
+    n = len(gram)
+    matrix = gram if ridge_energy == 0 else gram + ridge_energy * np.eye(n)
+    lower, info = linalg.lapack.dpotrf(matrix, lower=1, clean=1)
+    norm = float(np.abs(matrix).sum(axis=0).max())
+    reciprocal = float(linalg.lapack.dpocon(lower, norm, uplo="L")[0]) if info == 0 else 0.0
+    if not reciprocal > n * _EPS:
+        raise SingularFitError(_why_singular(matrix))
+    return Factor(lower, 1.0 / reciprocal)
+
+
+def _why_singular(matrix: FloatArray) -> str:
+    n = len(matrix)
+    eigenvalues = linalg.eigvalsh(matrix, check_finite=False)
+    rank = int((eigenvalues > n * _EPS * max(eigenvalues[-1], 0.0)).sum())
+    if rank <= 1:
+        cause = "the source is flat"
+    else:
+        cause = f"the source tells only {rank} of its {n} taps apart"
+    return (
+        f"the images do not determine the kernel: {cause}. What helps: a source with more detail "
+        "(edges or noise in every direction), more images of the same kernel, a smaller "
+        "kernel_shape, or ridge= to prefer small taps"
+    )
+
+
+def refuse_too_few(n_pixels: int, n_taps: int) -> None:
+    """Raise if there are fewer pixels than taps."""
+    if n_pixels < n_taps:
+        msg = (
+            f"the images do not determine the kernel: {n_pixels} pixels for {n_taps} taps. "
+            "What helps: larger images, more images of the same kernel, or a smaller kernel_shape"
+        )
+        raise SingularFitError(msg)

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Compilation trips deadlines; a failure must be repeatable by whoever sees it.
+settings.register_profile("fastkernel", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("fastkernel")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261121)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Cut even the smallest image into tiles, strips and jobs."""
+    from fastkernel import convolve, gather
+
+    shapes = dict.fromkeys(gather.TILE_SHAPES, (3, 5))
+    monkeypatch.setattr(gather, "TILE_SHAPES", shapes)
+    monkeypatch.setattr(gather, "SEGMENT", 4)
+    monkeypatch.setattr(gather, "MAX_JOBS", 5)
+    monkeypatch.setattr(gather, "THREADED_WORK", 0)
+    monkeypatch.setattr(convolve, "TILE_SHAPE", (3, 5))
