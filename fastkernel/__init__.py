@@ -28,9 +28,9 @@ __all__ = [
 if TYPE_CHECKING:
     from fastkernel.errors import SingularFitError as SingularFitError
     from fastkernel.estimate import estimate_kernel as estimate_kernel
+    from fastkernel.fit import KernelFit as KernelFit
     from fastkernel.normal import NormalEquations as NormalEquations
     from fastkernel.normal import normal_equations as normal_equations
-    from fastkernel.fit import KernelFit as KernelFit
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,10 @@ _ALIASES: dict[str, Boundary] = {
 }
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def as_image(value: Any, name: str, ndim: int = 2) -> AnyArray:
     """Return ``value`` as an array of real numbers, without copying an array."""
     if isinstance(value, np.ma.MaskedArray):
@@ -50,15 +54,16 @@ def as_image(value: Any, name: str, ndim: int = 2) -> AnyArray:
 
 def as_kernel_shape(value: Any) -> Shape:
     """Return ``value`` as ``(p, q)``; one integer stands for both."""
-    sides = (value, value) if isinstance(value, Integral) else value
+    p: Any
+    q: Any
     try:
-        p, q = sides
+        p, q = (value, value) if _is_integer(value) else value
     except (TypeError, ValueError):
         p = q = None
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in (p, q)):
+    if not all(_is_integer(n) and n > 0 for n in (p, q)):
         msg = f"kernel_shape must be two positive integers (rows, cols), got {value!r}"
         raise ValueError(msg)
-    return int(cast(int, p)), int(cast(int, q))
+    return int(p), int(q)
 
 
 def as_boundary(value: str) -> Boundary:
@@ -80,17 +85,18 @@ def as_penalty(value: Any, name: str) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         msg = f"{name} must be a number, got {value!r}"
         raise TypeError(msg)
-    if not (math.isfinite(value) and value >= 0):
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
         msg = f"{name} must be finite and at least 0, got {value!r}"
         raise ValueError(msg)
-    return float(value)
+    return number
 
 
 def as_workers(value: int | None) -> int:
     """Return the number of threads to use; every usable core for None."""
     if value is None:
         return usable_cores()
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+    if not _is_integer(value) or value < 1:
         msg = f"workers must be a positive integer, or None for every usable core, got {value!r}"
         raise ValueError(msg)
     return int(value)
@@ -137,7 +143,7 @@ def _channels(
     if channel_axis is None:
         yield x, y
         return
-    if not isinstance(channel_axis, Integral) or not -3 <= channel_axis < 3:
+    if not _is_integer(channel_axis) or not -3 <= channel_axis < 3:
         msg = f"channel_axis must be an axis of a 3-dimensional image, got {channel_axis!r}"
         raise ValueError(msg)
     x, y = np.moveaxis(x, channel_axis, 0), np.moveaxis(y, channel_axis, 0)

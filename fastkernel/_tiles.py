@@ -6,7 +6,7 @@ the jobs, so the answer is the same bit for bit whoever did the work.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -71,13 +71,12 @@ def tiles(shape: Shape, tile_shape: Shape) -> list[tuple[int, int, int, int]]:
 
 
 def run(
-    work: Callable[[int, S, Callable[[], bool]], T],
-    n_jobs: int,
+    jobs: Sequence[Callable[[S, Callable[[], bool]], T]],
     make_scratch: Callable[[], S],
     workers: int,
     progress: Progress | None = None,
 ) -> list[T]:
-    """Run ``work(job, scratch, stopped)`` for every job and return the results in order.
+    """Run ``job(scratch, stopped)`` for every job and return the results in order.
 
     The calling thread works too, so a pool that is busy or full slows a call and never blocks
     it. An exception in any job, Ctrl-C included, stops the others at their next look at
@@ -85,25 +84,24 @@ def run(
 
     Parameters
     ----------
-    work : callable
-        Called from several threads at once, with a scratch that it has to itself.
-    n_jobs : int
-        Number of jobs.
+    jobs : sequence of callable
+        Called from several threads at once, each with a scratch that it has to itself.
     make_scratch : callable
         Makes the working space of one thread.
     workers : int
         Threads to use, the calling one included.
     progress : callable, optional
-        Called as ``progress(done, n_jobs)`` in the calling thread.
+        Called as ``progress(done, total)`` in the calling thread.
 
     Returns
     -------
     list
         One result a job.
     """
+    total = len(jobs)
     queue: SimpleQueue[int] = SimpleQueue()
-    for job in range(n_jobs):
-        queue.put(job)
+    for number in range(total):
+        queue.put(number)
     results: dict[int, T] = {}
     stop = threading.Event()
 
@@ -112,20 +110,20 @@ def run(
         try:
             while not stop.is_set():
                 try:
-                    job = queue.get_nowait()
+                    number = queue.get_nowait()
                 except Empty:
                     return
-                results[job] = work(job, scratch, stop.is_set)
+                results[number] = jobs[number](scratch, stop.is_set)
                 if report is not None:
-                    report(len(results), n_jobs)
+                    report(len(results), total)
         except BaseException:
             stop.set()
             raise
 
     helpers: list[Future[None]] = []
-    if min(workers, n_jobs) > 1:
+    if min(workers, total) > 1:
         pool = _shared_executor()
-        helpers = [pool.submit(take_jobs) for _ in range(min(workers, n_jobs, MAX_THREADS) - 1)]
+        helpers = [pool.submit(take_jobs) for _ in range(min(workers, total, MAX_THREADS) - 1)]
     try:
         take_jobs(progress)
     finally:
@@ -136,5 +134,5 @@ def run(
         if not helper.cancelled():
             helper.result()
     if progress is not None:
-        progress(n_jobs, n_jobs)
-    return [results[job] for job in range(n_jobs)]
+        progress(total, total)
+    return [results[number] for number in range(total)]

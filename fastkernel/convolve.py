@@ -1,6 +1,7 @@
 """Convolution of large images, tile by tile."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -42,8 +43,12 @@ def residual_image(
     tiles = _tiles.tiles(window.shape, TILE_SHAPE)
     (r, c), (i, j) = window.source_origin, window.result_origin
 
-    def work(job: int, scratch: AnyArray, stopped: Callable[[], bool]) -> None:  # noqa: ARG001
-        top, left, height, width = tiles[job]
+    def work(
+        tile: tuple[int, int, int, int],
+        scratch: AnyArray,
+        stopped: Callable[[], bool],  # noqa: ARG001
+    ) -> None:
+        top, left, height, width = tile
         x = scratch[: (height + p - 1) * (width + q - 1)].reshape(height + p - 1, width + q - 1)
         load(source, (r + top, c + left), window.boundary, x)
         y = np.zeros((height, width))
@@ -53,5 +58,5 @@ def residual_image(
         out[top : top + height, left : left + width] = y
 
     size = (TILE_SHAPE[0] + p - 1) * (TILE_SHAPE[1] + q - 1)
-    _tiles.run(work, len(tiles), lambda: np.empty(size), workers)
+    _tiles.run([partial(work, tile) for tile in tiles], lambda: np.empty(size), workers)
     return out

@@ -147,8 +147,9 @@ def _refine(fit: KernelFit, pairs: list[Pair], ridge: float, workers: int) -> Ke
         if not size < last / 2:
             break
         kernel, last = kernel + step.reshape(kernel.shape), size
-        energy += step @ (equations.gram @ step) - 2 * (step @ moments[::-1])
-        residual_energy = energy
+        residual_energy = energy + float(
+            step @ (equations.gram @ step) - 2 * (step @ moments[::-1])
+        )
         if size <= 4 * _EPS * float(np.abs(kernel).max()):
             break
     return replace(

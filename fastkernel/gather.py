@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -32,6 +32,9 @@ THREADED_WORK = 10_000_000
 
 # Positions of a rim strip that are read at a time.
 SEGMENT = 4096
+
+
+T = TypeVar("T")
 
 
 class Pair(NamedTuple):
@@ -75,7 +78,7 @@ def scratch_dtype(source: AnyArray, result: AnyArray) -> np.dtype:
 
 def _row_length(width: int, more: int, dtype: np.dtype) -> int:
     """Return the length of a scratch row: whole vectors, ``more`` pixels, no colliding stride."""
-    lanes = lags.vector_lanes(dtype)
+    lanes: int = lags.vector_lanes(dtype)
     length = -(-(-(-width // lanes) * lanes + more) // lanes) * lanes
     return length + lanes if length * dtype.itemsize % 4096 == 0 else length
 
@@ -142,7 +145,7 @@ class _RimJob:
 _Job = _TileJob | _RimJob
 
 
-def _shares(items: Sequence, most: int) -> list[Sequence]:
+def _shares(items: Sequence[T], most: int) -> list[Sequence[T]]:
     """Return ``items`` in at most ``most`` consecutive parts of nearly one size."""
     size = max(1, -(-len(items) // most))
     return [items[start:stop] for start, stop in _tiles.split(len(items), size)]
@@ -203,8 +206,7 @@ def _run(
                 progress(before + finished, total)
 
         found = _tiles.run(
-            lambda job, scratch, stopped, jobs=jobs: jobs[job].work(scratch, stopped),
-            len(jobs),
+            [job.work for job in jobs],
             _Scratch,
             workers if work > THREADED_WORK else 1,
             report,
@@ -244,25 +246,27 @@ def gather(
     """
     p, q = kernel_shape
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
-    for pair, pieces in _run(
-        pairs,
-        kernel_shape,
-        lambda pair: [*_tile_jobs(pair, kernel_shape), *_rim_jobs(pair, kernel_shape)],
-        workers,
-        progress,
-    ):
-        base = np.zeros((lags.KINDS, p, q))
-        strips = [np.zeros((q, p - 1, p - 1)), np.zeros((p, q - 1, q - 1))]
-        for job, found in pieces:
-            if isinstance(job, _TileJob):
-                base += found[0]
-                energy += found[1]
-            elif job.entering:
-                strips[job.axis] += found
-            else:
-                strips[job.axis] -= found
-        gram += _assemble(pair, kernel_shape, base, strips)
-        moments += base[0].ravel()
+    # Pixels that are not finite show in the sums; looking for them first would cost a pass.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for pair, pieces in _run(
+            pairs,
+            kernel_shape,
+            lambda pair: [*_tile_jobs(pair, kernel_shape), *_rim_jobs(pair, kernel_shape)],
+            workers,
+            progress,
+        ):
+            base = np.zeros((lags.KINDS, p, q))
+            strips = [np.zeros((q, p - 1, p - 1)), np.zeros((p, q - 1, q - 1))]
+            for job, found in pieces:
+                if isinstance(job, _TileJob):
+                    base += found[0]
+                    energy += found[1]
+                elif job.entering:
+                    strips[job.axis] += found
+                else:
+                    strips[job.axis] -= found
+            gram += _assemble(pair, kernel_shape, base, strips)
+            moments += base[0].ravel()
     _refuse_non_finite(pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
 

@@ -138,7 +138,7 @@ class NormalEquations:
         factor = factorise(self.gram, penalty)
         taps = factor.solve(self.moments)
         explained = 2 * (taps @ self.moments) - taps @ (self.gram @ taps)
-        residual_energy = max(self.energy - explained, self.hidden_energy)
+        residual_energy = max(float(self.energy - explained), self.hidden_energy)
         return KernelFit(
             kernel=taps.reshape(self.kernel_shape),
             residual_rms=math.sqrt(residual_energy / self.n_pixels),
@@ -196,8 +196,8 @@ class NormalEquations:
         try:
             with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = {name: file[name] for name in _FIELDS}
-            shape = as_kernel_shape(tuple(found["kernel_shape"].tolist()))
-            taps = math.prod(shape)
+            shape = as_kernel_shape(tuple(found["kernel_shape"]))
+            taps = shape[0] * shape[1]
             gram, moments = found["gram"], found["moments"]
             if gram.shape != (taps, taps) or moments.shape != (taps,):
                 msg = f"arrays of shapes {gram.shape} and {moments.shape} for kernel {shape}"

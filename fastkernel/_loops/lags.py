@@ -4,11 +4,14 @@ A loop checks nothing, allocates no result, starts no thread and calls only this
 C-ordered float64, or int16 where both images hold integers of at most 8 bits.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import DTypeLike
 
 from fastkernel._loops._jit import loop
 
@@ -32,17 +35,17 @@ def _register_bytes() -> int:
 VECTOR_BYTES = _register_bytes()
 
 
-def vector_lanes(dtype):
+def vector_lanes(dtype: DTypeLike) -> int:
     """Return how many pixels of ``dtype`` one vector holds."""
     return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
-def sums_dtype(dtype):
+def sums_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of the lane sums of scratch of ``dtype``."""
     return np.dtype(np.int32 if dtype == np.int16 else np.float64)
 
 
-def sums_shape(kernel_shape, dtype):
+def sums_shape(kernel_shape: tuple[int, int], dtype: DTypeLike) -> tuple[int, int, int]:
     """Return the shape of the lane sums that `add_tile` works in."""
     p, q = kernel_shape
     return q, KINDS * p, VECTOR_BYTES // sums_dtype(dtype).itemsize
@@ -290,7 +293,7 @@ def add_tile(x, y, tile_shape, kinds, sums, out):
     return energy
 
 
-def int16_tile_is_exact(tile_shape, largest_product):
+def int16_tile_is_exact(tile_shape: tuple[int, int], largest_product: int) -> bool:
     """Return whether `add_tile` on int16 scratch cannot overflow its 32-bit lanes.
 
     A lane adds two products a row for every vector of the tile's width.

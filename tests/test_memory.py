@@ -1,0 +1,85 @@
+"""Bounded memory: what a fit allocates does not depend on the image."""
+
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from fastkernel import normal_equations
+from fastkernel._loops import lags
+
+pytestmark = pytest.mark.jit
+
+
+def peak_of(call):
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("taps", [5, 9])
+def test_no_array_of_the_size_of_the_image_is_allocated(dtype, taps):
+    image = np.ones((3000, 3000), dtype)
+    small = np.ones((600, 1200), dtype)
+    normal_equations(small, small, taps)
+    allocated = peak_of(lambda: normal_equations(image, image, taps, workers=1))
+    assert allocated < 8 * 2**20
+    assert allocated < 1.5 * peak_of(lambda: normal_equations(small, small, taps, workers=1))
+
+
+def test_a_mapped_file_is_read_tile_by_tile(tmp_path):
+    """A sparse file larger than any copy that we would allow."""
+    image = np.memmap(tmp_path / "image", np.uint8, "w+", shape=(6000, 8000))
+    image[2000:2010, 3000:3010] = 200
+    got = []
+    allocated = peak_of(lambda: got.append(normal_equations(image, image, 3)))
+    assert allocated < 8 * 2**20
+    assert got[0].gram[4, 4] == 100 * 200**2
+    assert got[0].n_pixels == 6000 * 8000 - 2 * (6000 + 8000 - 2)
+
+
+GUARD = """
+import mmap, ctypes, numpy as np, sys
+from fastkernel._loops import lags
+
+page = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+def guarded(shape, dtype):
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    pages = -(-size // page)
+    memory = mmap.mmap(-1, (pages + 1) * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert libc.mprotect(address + pages * page, page, 0) == 0
+    offset = pages * page - size
+    return np.frombuffer(memory, np.uint8, size, offset).view(dtype).reshape(shape)
+
+for dtype in (np.int16, np.float64):
+    lanes = lags.vector_lanes(dtype)
+    for height, width, p, q in [(3, 5, 2, 3), (4, lanes, 5, 1), (1, 2 * lanes + 1, 7, 6)]:
+        wide = -(-width // lanes) * lanes
+        x = guarded((height + p - 1, wide + q - 1), dtype)
+        y = guarded((height, wide), dtype)
+        sums = np.zeros(lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype))
+        lags.add_tile(x, y, (height, width), 3, sums, np.zeros((3, p, q)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guards pages through mprotect")
+def test_no_pixel_past_the_scratch_is_read():
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", GUARD], timeout=120, check=True)
+
+
+def test_the_bound_of_exact_integers():
+    from fastkernel.gather import TILE_SHAPES
+
+    assert lags.int16_tile_is_exact(TILE_SHAPES[np.dtype(np.int16)], 255 * 255)
+    assert not lags.int16_tile_is_exact((256, 512), 255**2 * 1000)
