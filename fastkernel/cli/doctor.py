@@ -1,0 +1,60 @@
+"""``fastkernel doctor``: what a bug report needs."""
+
+import argparse
+import platform
+import stat
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fastkernel import __version__
+from fastkernel._tiles import usable_cores
+
+_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "pyfftw", "pillow", "tifffile", "matplotlib")
+
+
+def run(_options: argparse.Namespace) -> None:
+    """Print versions, processor, cache and licences."""
+    print(f"fastkernel {__version__}")
+    print(f"python {platform.python_version()} on {platform.platform()}")
+    for package in _PACKAGES:
+        print(f"{package} {_version(package)}")
+    print(f"processor: {_processor()}, {usable_cores()} usable cores")
+    print(f"Numba cache: {_numba_cache()}")
+    print(
+        "licence: fastkernel is BSD-3-Clause; the pyFFTW wheels contain FFTW, which is GPL-2.0 or "
+        "later, and so is what is shipped together with them"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _numba_cache() -> str:
+    folder = _cache_path()
+    if folder is None:
+        return "none"
+    shared = folder.exists() and folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    warning = "; others may write there, and what they write is run" if shared else ""
+    return f"{str(folder)!r}{warning}"
+
+
+def _cache_path() -> Path | None:
+    from fastkernel._loops import lags
+    from fastkernel._loops._jit import Loop
+
+    loops = (loop.compiled for loop in vars(lags).values() if isinstance(loop, Loop))
+    # No statistics with the JIT switched off, no path with a cache that failed.
+    paths = (getattr(getattr(loop, "stats", None), "cache_path", None) for loop in loops)
+    path = next(filter(None, paths), None)
+    return None if path is None else Path(path)

@@ -1,0 +1,29 @@
+"""What can go wrong in the command: one class for each exit code."""
+
+
+class CommandError(Exception):
+    """A failure that is told in one line. Never raised itself."""
+
+    exit_code = 1
+
+
+class NumericalError(CommandError):
+    """The numbers do not allow what was asked."""
+
+
+class UsageError(CommandError):
+    """The options are wrong, whatever the files hold."""
+
+    exit_code = 2
+
+
+class InputError(CommandError):
+    """A file that is read is missing, damaged, too large or does not fit the other."""
+
+    exit_code = 3
+
+
+class OutputError(CommandError):
+    """A file cannot be written."""
+
+    exit_code = 4

@@ -1,0 +1,151 @@
+"""Stored grey levels, and the light they stand for.
+
+GIMP since 2.10 and most cameras convolve in linear light, while the file holds sRGB levels. A fit
+of the stored levels is then wrong by tens of percent and nothing says so, hence both are tried.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel.cli.errors import InputError
+from fastkernel.cli.files import Picture
+from fastkernel.errors import SingularFitError
+
+if TYPE_CHECKING:
+    from fastkernel import KernelFit
+
+STORED = "stored values"
+LINEAR = "linear (sRGB decoded)"
+_LIGHTS = {"auto": (STORED, LINEAR), "none": (STORED,), "srgb": (LINEAR,)}
+
+# Linear light must explain the result this much better: where both explain it alike, as with a
+# kernel of a single tap, the plain reading is kept.
+_CLEARLY_LESS = 0.98
+
+_STRIP_ROWS = 256
+
+
+@dataclass(frozen=True)
+class LightFit:
+    """A fit, the light it was made in, and what it leaves unexplained.
+
+    Attributes
+    ----------
+    fit : KernelFit
+        The kernel, between values of the chosen light.
+    light : str
+        `STORED` or `LINEAR`.
+    residual_rms : float
+        In stored values of the result. Where these are grey levels, the prediction is clipped to
+        those that the file can hold, and compared where no border rule matters.
+    other_rms : float or None
+        The same of the light that was not chosen, None where it was not tried.
+    """
+
+    fit: "KernelFit"
+    light: str
+    residual_rms: float
+    other_rms: float | None = None
+
+
+def fit_light(
+    source: Picture, result: Picture, size: Shape, transfer: str, **tuning: Any
+) -> LightFit:
+    """Fit the kernel in stored values, in linear light, or in the better of both.
+
+    Parameters
+    ----------
+    source, result : Picture
+        The images.
+    size : (int, int)
+        Rows and columns of the kernel.
+    transfer : {"auto", "none", "srgb"}
+        Both lights, stored values, or linear light.
+    **tuning
+        Passed to `fastkernel.estimate_kernel`.
+
+    Returns
+    -------
+    LightFit
+        The fit with the smaller residual.
+
+    Raises
+    ------
+    InputError
+        If linear light is asked for and the files do not hold sRGB levels.
+    SingularFitError
+        If the images do not determine the kernel.
+    """
+    if not {source.bits, result.bits} <= {8, 16}:
+        if transfer == "srgb":
+            msg = "--transfer srgb needs 8 or 16 bit files; decode others first"
+            raise InputError(msg)
+        fit = _estimate(source.pixels, result.pixels, size, tuning)
+        return LightFit(fit, STORED, fit.residual_rms)
+    fits: list[LightFit] = []
+    for light in _LIGHTS[transfer]:
+        try:
+            fits.append(_fit_levels(source, result, size, light, tuning))
+        except SingularFitError:
+            if not fits:
+                raise
+    if len(fits) == 1:
+        return fits[0]
+    stored, linear = fits
+    if linear.residual_rms < _CLEARLY_LESS * stored.residual_rms:
+        return replace(linear, other_rms=stored.residual_rms)
+    return replace(stored, other_rms=linear.residual_rms)
+
+
+def _fit_levels(
+    source: Picture, result: Picture, size: Shape, light: str, tuning: dict[str, Any]
+) -> LightFit:
+    before, after = (_decode(p) if light == LINEAR else p.pixels for p in (source, result))
+    fit = _estimate(before, after, size, tuning)
+    white = _white(result)
+    # Where the pixels begin that no border rule touches, in a result of any of the three sizes.
+    shapes = list(zip(before.shape, after.shape, size, strict=False))
+    top, left = ((n - m + k) // 2 for m, n, k in shapes)
+    rows, cols = (m - k + 1 for m, _, k in shapes)
+    stored = np.atleast_3d(result.pixels)[top : top + rows, left : left + cols]
+    before = np.atleast_3d(before)
+    total = 0.0
+    for row in range(0, rows, _STRIP_ROWS):
+        strip = stored[row : row + _STRIP_ROWS]
+        for channel in range(strip.shape[2]):
+            window = before[row : row + len(strip) + size[0] - 1, :, channel]
+            predicted = fit.predict(window, workers=tuning["workers"])
+            levels = _encode(predicted) * white if light == LINEAR else predicted
+            misfit = np.clip(levels, 0, white) - strip[..., channel]
+            total += float(np.vdot(misfit, misfit))
+    return LightFit(fit, light, math.sqrt(total / stored.size))
+
+
+def _estimate(
+    source: AnyArray, result: AnyArray, size: Shape, tuning: dict[str, Any]
+) -> "KernelFit":
+    from fastkernel import estimate_kernel
+
+    channel_axis = -1 if source.ndim == 3 else None
+    return estimate_kernel(source, result, size, channel_axis=channel_axis, **tuning)
+
+
+def _white(picture: Picture) -> int:
+    return (1 << (picture.bits or 0)) - 1
+
+
+def _decode(picture: Picture) -> AnyArray:
+    """Return linear light from 0 to 1, IEC 61966-2-1."""
+    stored = np.linspace(0, 1, _white(picture) + 1)
+    light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+    decoded: AnyArray = light.astype(np.float32)[picture.pixels]
+    return decoded
+
+
+def _encode(light: FloatArray) -> FloatArray:
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

@@ -1,0 +1,126 @@
+"""Writing files whole or not at all."""
+
+import io
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from fastkernel._typing import FloatArray
+from fastkernel.cli.errors import OutputError
+from fastkernel.cli.files import pillow
+
+_SUFFIXES = (".npy", ".csv", ".png")
+
+_PICTURE_SIDE = 256
+_MID_GREY = 128
+
+
+def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
+    """Check, before any work is done, that a file can be written.
+
+    Parameters
+    ----------
+    name : str
+        The file to write.
+    force : bool
+        Whether it may exist.
+    inputs : iterable of str, optional
+        Files that it must not be.
+
+    Returns
+    -------
+    Path
+        Where to write: what ``name`` points to, should it be a link.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    path = Path(os.path.realpath(name))
+    try:
+        if any(path.samefile(other) for other in inputs if path.exists() and Path(other).exists()):
+            msg = f"{name!r} is an input; give the output another name"
+            raise OutputError(msg)
+        if os.path.lexists(name) and path.exists() and not path.is_file():
+            msg = f"{name!r} exists and is not a file; give the output another name"
+            raise OutputError(msg)
+        if os.path.lexists(name) and not force:
+            msg = f"{name!r} exists; --force overwrites it"
+            raise OutputError(msg)
+        temporary = _temporary(path)
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as problem:
+        raise _unwritable(name, problem) from problem
+    return path
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that at any moment the old one or the new one stands there, whole."""
+    temporary = _temporary(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(str(path), problem) from problem
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    # Beside the target, so that the renaming stays within one file system; short, because the
+    # target's own name may be as long as names can be.
+    return path.parent / f".fastkernel-{secrets.token_hex(8)}"
+
+
+def _unwritable(name: str, problem: OSError) -> OutputError:
+    return OutputError(f"{name!r} cannot be written: {problem.strerror}")
+
+
+def check_kernel_target(name: str, *, force: bool, inputs: Iterable[str]) -> Path:
+    """Check the target of a kernel as `check_target` does, and that its suffix is one of ours."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in _SUFFIXES:
+        msg = f"{name!r} has none of the suffixes a kernel is written to: {', '.join(_SUFFIXES)}"
+        raise OutputError(msg)
+    if suffix == ".png":
+        try:
+            pillow()
+        except ImportError as problem:
+            raise OutputError(str(problem)) from problem
+    return check_target(name, force=force, inputs=inputs)
+
+
+def kernel_bytes(kernel: FloatArray, suffix: str) -> bytes:
+    """Return the contents of a kernel's file: ``.npy``, ``.csv`` or ``.png``."""
+    buffer = io.BytesIO()
+    if suffix == ".npy":
+        np.save(buffer, kernel, allow_pickle=False)
+    elif suffix == ".csv":
+        lines = (",".join(map(repr, row)) for row in kernel.tolist())
+        buffer.write("".join(f"{line}\n" for line in lines).encode())
+    else:
+        pillow().fromarray(kernel_levels(kernel)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def kernel_levels(kernel: FloatArray) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Return an enlarged 8 bit picture of a kernel.
+
+    Zero is black; or, where a tap is visibly negative, mid-grey. The largest tap is white or black.
+    """
+    scaled = kernel / (np.abs(kernel).max() or 1.0)
+    # Noise around zero does not make a kernel negative: it must be dark enough to be seen.
+    negative = scaled.min() < -0.5 / 255
+    levels = _MID_GREY + 127 * scaled if negative else np.maximum(255 * scaled, 0)
+    factor = -(-_PICTURE_SIDE // max(kernel.shape))
+    return np.kron(np.rint(levels).astype(np.uint8), np.ones((factor, factor), np.uint8))
