@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fastkernel._checks import as_boundary, as_image, as_workers
 from fastkernel._typing import FloatArray, Shape
 from fastkernel._windows import window_of_mode, window_of_pair
-from fastkernel.convolve import residual_image
+from fastkernel.convolution import residual_image
 from fastkernel.solvers import Factor
 
 if TYPE_CHECKING:

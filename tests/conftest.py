@@ -15,11 +15,11 @@ def rng():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
-    from fastkernel import convolve, gather
+    from fastkernel import convolution, gather
 
     shapes = dict.fromkeys(gather.TILE_SHAPES, (3, 5))
     monkeypatch.setattr(gather, "TILE_SHAPES", shapes)
     monkeypatch.setattr(gather, "SEGMENT", 4)
     monkeypatch.setattr(gather, "MAX_JOBS", 5)
     monkeypatch.setattr(gather, "THREADED_WORK", 0)
-    monkeypatch.setattr(convolve, "TILE_SHAPE", (3, 5))
+    monkeypatch.setattr(convolution, "TILE_SHAPE", (3, 5))

@@ -12,7 +12,7 @@ ROOT = Path(fastkernel.__file__).parent
 FLOORS = [
     {"errors", "_typing", "_loops"},
     {"_borders", "_tiles", "_windows"},
-    {"_checks", "convolve", "gather", "solvers"},
+    {"_checks", "convolution", "gather", "solvers"},
     {"fit"},
     {"normal"},
     {"estimate"},
@@ -97,3 +97,8 @@ def test_every_loop_has_its_flags_beside_it_and_a_docstring(path):
         assert "Parameters\n" in docstring, node.name
         assert "Cost: " in docstring, node.name
     assert "prange" not in path.read_text(encoding="utf-8")
+
+
+def test_no_module_hides_a_public_function():
+    """Importing a module binds its name in the package, over a function of the same name."""
+    assert not set(fastkernel.__all__) & {path.stem for path in ROOT.glob("*.py")}
