@@ -29,6 +29,14 @@ class Window:
     shape: Shape
     boundary: Boundary
 
+    def source_pixel(self, row: int, col: int) -> Shape:
+        """Return where a pixel of the virtual source stands in the source."""
+        return self.source_origin[0] + row, self.source_origin[1] + col
+
+    def result_pixel(self, row: int, col: int) -> Shape:
+        """Return where a pixel of the window stands in the result."""
+        return self.result_origin[0] + row, self.result_origin[1] + col
+
     @property
     def n_pixels(self) -> int:
         """Number of output pixels."""

@@ -41,7 +41,6 @@ def residual_image(
     p, q = taps.shape
     out = np.empty(window.shape)
     tiles = _tiles.tiles(window.shape, TILE_SHAPE)
-    (r, c), (i, j) = window.source_origin, window.result_origin
 
     def work(
         tile: tuple[int, int, int, int],
@@ -50,10 +49,10 @@ def residual_image(
     ) -> None:
         top, left, height, width = tile
         x = scratch[: (height + p - 1) * (width + q - 1)].reshape(height + p - 1, width + q - 1)
-        load(source, (r + top, c + left), window.boundary, x)
+        load(source, window.source_pixel(top, left), window.boundary, x)
         y = np.zeros((height, width))
         if result is not None:
-            load(result, (i + top, j + left), window.boundary, y)
+            load(result, window.result_pixel(top, left), window.boundary, y)
         stencil.subtract_correlation(x, taps, (height, width), y)
         out[top : top + height, left : left + width] = y
 

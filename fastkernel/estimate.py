@@ -7,9 +7,10 @@ import numpy as np
 
 from fastkernel._checks import as_kernel_shape, as_penalty, as_workers
 from fastkernel._typing import Images, Progress, Shape
+from fastkernel.engines import Pair
 from fastkernel.fit import KernelFit
-from fastkernel.gather import Pair, gather_residual
-from fastkernel.normal import equations_of, matched_pairs
+from fastkernel.gather import gather_residual
+from fastkernel.normal import as_engine, equations_of, matched_pairs
 from fastkernel.solvers import refuse_too_few
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -28,6 +29,7 @@ def estimate_kernel(
     boundary: str | None = None,
     ridge: float = 0.0,
     channel_axis: int | None = None,
+    engine: str = "auto",
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> KernelFit:
@@ -57,6 +59,9 @@ def estimate_kernel(
         Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
     channel_axis : int, optional
         The axis of 3-dimensional images that holds channels, which share the kernel.
+    engine : {"auto", "integer", "float", "fft"}, optional
+        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by tiled
+        transforms, or whichever a model of their cost finds fastest.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
     callback : callable, optional
@@ -119,7 +124,9 @@ def estimate_kernel(
     pairs = matched_pairs(source, result, shape, boundary, channel_axis)
     if penalty == 0:
         refuse_too_few(sum(pair.window.n_pixels for pair in pairs), math.prod(shape))
-    fit = equations_of(pairs, shape, threads, callback).solve(ridge=penalty)
+    fit = equations_of(pairs, shape, threads, callback, as_engine(engine, pairs)).solve(
+        ridge=penalty
+    )
     return _refine(fit, pairs, penalty, threads) if _rounding_shows(fit, pairs) else fit
 
 

@@ -10,10 +10,12 @@ from typing import Self
 import numpy as np
 
 from fastkernel._checks import as_boundary, as_kernel_shape, as_pairs, as_penalty, as_workers
+from fastkernel._cost import ENGINES, is_narrow
 from fastkernel._typing import FloatArray, Images, Progress, Shape
 from fastkernel._windows import window_of_pair
+from fastkernel.engines import Pair
 from fastkernel.fit import KernelFit
-from fastkernel.gather import Pair, gather
+from fastkernel.gather import gather
 from fastkernel.solvers import factorise, refuse_too_few
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -226,12 +228,29 @@ def matched_pairs(
     ]
 
 
+def as_engine(engine: str, pairs: list[Pair]) -> str:
+    """Return the engine, checked against what it can do."""
+    if engine not in ("auto", *ENGINES):
+        msg = f"engine must be 'auto', {', '.join(map(repr, ENGINES))}, got {engine!r}"
+        raise ValueError(msg)
+    wide = [p for p in pairs if not is_narrow(p.source, p.result)]
+    if engine == "integer" and wide:
+        dtypes = f"{wide[0].source.dtype} and {wide[0].result.dtype}"
+        msg = f"engine='integer' needs images of at most 8 bits, got {dtypes}; use 'auto'"
+        raise ValueError(msg)
+    return engine
+
+
 def equations_of(
-    pairs: list[Pair], kernel_shape: Shape, workers: int, progress: Progress | None
+    pairs: list[Pair],
+    kernel_shape: Shape,
+    workers: int,
+    progress: Progress | None,
+    engine: str,
 ) -> NormalEquations:
     """Return the equations of pairs that are known to be good."""
     n_pixels = sum(pair.window.n_pixels for pair in pairs)
-    sums = gather(pairs, kernel_shape, workers, progress)
+    sums = gather(pairs, kernel_shape, workers, progress, engine)
     # A shift by (i, j) belongs to the tap that a convolution flips onto it.
     return NormalEquations(
         np.ascontiguousarray(sums.gram[::-1, ::-1]),
@@ -249,6 +268,7 @@ def normal_equations(
     *,
     boundary: str | None = None,
     channel_axis: int | None = None,
+    engine: str = "auto",
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> NormalEquations:
@@ -269,6 +289,9 @@ def normal_equations(
         None uses only the pixels that no rule can touch.
     channel_axis : int, optional
         The axis of 3-dimensional images that holds channels, which share the kernel.
+    engine : {"auto", "integer", "float", "fft"}, optional
+        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by tiled
+        transforms, or whichever a model of their cost finds fastest.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
     callback : callable, optional
@@ -315,4 +338,5 @@ def normal_equations(
     """
     shape = as_kernel_shape(kernel_shape)
     pairs = matched_pairs(source, result, shape, boundary, channel_axis)
-    return equations_of(pairs, shape, as_workers(workers), callback)
+    chosen = as_engine(engine, pairs)
+    return equations_of(pairs, shape, as_workers(workers), callback, chosen)

@@ -15,11 +15,13 @@ def rng():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
-    from fastkernel import convolution, gather
+    from fastkernel import convolution, engines, gather
 
-    shapes = dict.fromkeys(gather.TILE_SHAPES, (3, 5))
-    monkeypatch.setattr(gather, "TILE_SHAPES", shapes)
-    monkeypatch.setattr(gather, "SEGMENT", 4)
+    monkeypatch.setattr(engines, "TILE_SHAPES", dict.fromkeys(engines.TILE_SHAPES, (3, 5)))
+    monkeypatch.setattr(engines, "SEGMENT", 4)
+    monkeypatch.setattr(engines, "MAX_JOBS", 5)
+    monkeypatch.setattr(engines, "fft_rows", lambda kernel_shape: 4)
+    monkeypatch.setattr(engines, "fft_step", lambda length, kernel_shape: 5)
     monkeypatch.setattr(gather, "MAX_JOBS", 5)
     monkeypatch.setattr(gather, "THREADED_WORK", 0)
     monkeypatch.setattr(convolution, "TILE_SHAPE", (3, 5))

@@ -67,7 +67,7 @@ for dtype in (np.int16, np.float64):
         x = guarded((height + p - 1, wide + q - 1), dtype)
         y = guarded((height, wide), dtype)
         sums = np.zeros(lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype))
-        lags.add_tile(x, y, (height, width), 3, sums, np.zeros((3, p, q)))
+        lags.add_tile(x, y, (height, width), True, sums, np.zeros((3, p, q)))
 """
 
 
@@ -79,7 +79,7 @@ def test_no_pixel_past_the_scratch_is_read():
 
 
 def test_the_bound_of_exact_integers():
-    from fastkernel.gather import TILE_SHAPES
+    from fastkernel.engines import TILE_SHAPES
 
-    assert lags.int16_tile_is_exact(TILE_SHAPES[np.dtype(np.int16)], 255 * 255)
+    assert lags.int16_tile_is_exact(TILE_SHAPES["integer"], 255 * 255)
     assert not lags.int16_tile_is_exact((256, 512), 255**2 * 1000)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from fastkernel import NormalEquations, normal_equations
 
@@ -31,28 +31,71 @@ def check(got, image, result, shape):
     assert (got.energy, got.n_pixels, got.kernel_shape) == (y @ y, y.size, shape)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+# The transforms round; their sums of narrow integers are then rounded to what they must be.
+EXACT = [("integer", np.uint8), ("float", np.float64), ("float", np.uint8), ("fft", np.uint8)]
+
+
+@pytest.mark.parametrize(("engine", "dtype"), EXACT)
 @pytest.mark.parametrize("rows", SIDES)
-def test_equals_the_definition_for_every_small_shape(rows, dtype, rng, small_tiles):
+def test_equals_the_definition_for_every_small_shape(rows, engine, dtype, rng, small_tiles):
     for cols, p, q in itertools.product(SIDES, TAPS, TAPS):
         if p > rows or q > cols:
             continue
         image = rng.integers(0, 256, (rows, cols)).astype(dtype)
         result = rng.integers(0, 256, (rows - p + 1, cols - q + 1)).astype(dtype)
         for workers in range(1, 5):
-            check(normal_equations(image, result, (p, q), workers=workers), image, result, (p, q))
+            got = normal_equations(image, result, (p, q), engine=engine, workers=workers)
+            check(got, image, result, (p, q))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.float64])
+@pytest.mark.parametrize(
+    ("engine", "dtype"), [*EXACT, ("auto", np.int8), ("fft", np.int8), ("float", np.uint16)]
+)
 @pytest.mark.parametrize("kernel_shape", [(1, 1), (3, 3), (5, 4), (1, 9), (7, 2), (11, 13)])
-def test_equals_the_definition_in_whole_tiles(kernel_shape, dtype, rng):
+def test_equals_the_definition_in_whole_tiles(kernel_shape, engine, dtype, rng):
     p, q = kernel_shape
     info = np.iinfo(dtype if dtype is not np.float64 else np.int16)
     shape = (40, 75) if JIT else (14, 21)
     image = rng.integers(info.min, info.max + 1, shape).astype(dtype)
     result = rng.integers(info.min, info.max + 1, (shape[0] - p + 1, shape[1] - q + 1))
     result = result.astype(dtype)
-    check(normal_equations(image, result, kernel_shape), image, result, kernel_shape)
+    got = normal_equations(image, result, kernel_shape, engine=engine)
+    check(got, image, result, kernel_shape)
+
+
+@pytest.mark.parametrize("shape", [(40, 75), (260, 31), (7, 600)])
+@pytest.mark.parametrize("kernel_shape", [(1, 1), (3, 3), (5, 4), (1, 9), (7, 2), (6, 13)])
+def test_transforms_round_to_the_definition(shape, kernel_shape, rng, small_tiles):
+    p, q = kernel_shape
+    image = rng.standard_normal(shape)
+    result = rng.standard_normal((shape[0] - p + 1, shape[1] - q + 1))
+    got = normal_equations(image, result, kernel_shape, engine="fft", workers=2)
+    x, y = naive.design_matrix(image, kernel_shape), result.ravel()
+    assert_allclose(got.gram, x.T @ x, rtol=0, atol=1e-14 * np.abs(x.T @ x).max())
+    assert_allclose(got.moments, x.T @ y, rtol=0, atol=1e-14 * np.sqrt((x.T @ x)[0, 0] * (y @ y)))
+    assert got.energy == pytest.approx(y @ y, rel=1e-14)
+
+
+def test_rounded_sums_stay_below_the_bound(rng):
+    """The error of transforms of whole numbers, against the bound that lets them be rounded."""
+    from fastkernel import _cost, engines
+
+    image = rng.integers(0, 256, (300, 700)).astype(np.uint8)
+    result = rng.integers(0, 256, (294, 694)).astype(np.uint8)
+    whole = normal_equations(image, result, (7, 7), engine="integer")
+    raw = normal_equations(image.astype(float), result, (7, 7), engine="fft")
+    error = np.abs(raw.moments - whole.moments).max()
+    # The largest number of pixels for which the rule would still round, scaled to this image's.
+    n_pixels = 300 * 700 * 2
+    limit = next(
+        n for n in 2.0 ** np.arange(20, 60) if not _cost.fft_sums_are_exact(n, 255**2, 256)
+    )
+    assert error < 0.25 * n_pixels / limit
+    pair = engines.Pair(image, result, None)
+    job = engines.FftJob(pair, (7, 7), [(0, 0, 128, 200)], 256)
+    assert job._is_exact()
+    assert not engines.FftJob(pair, (7, 7), [(0, 0, 2**40, 200)], 256)._is_exact()
+    assert not engines.FftJob(pair._replace(source=raw.gram), (7, 7), job.tiles, 256)._is_exact()
 
 
 pixels = st.integers(-9, 9).map(float)
@@ -108,8 +151,8 @@ def test_crop_is_the_fit_of_a_smaller_kernel_on_the_same_pixels(pair, data):
         *(("full", rule) for rule in (None, "zero")),
     ],
 )
-@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
-def test_every_mode_and_border_rule(mode, boundary, dtype, rng, small_tiles):
+@pytest.mark.parametrize(("engine", "dtype"), EXACT)
+def test_every_mode_and_border_rule(mode, boundary, engine, dtype, rng, small_tiles):
     for m, n, p, q in [(6, 7, 3, 3), (7, 5, 4, 2), (5, 8, 1, 5), (3, 3, 6, 6), (4, 1, 5, 3)]:
         bare = mode == "valid" or (mode == "same" and boundary is None)
         if bare and (p > m or q > n):
@@ -124,7 +167,9 @@ def test_every_mode_and_border_rule(mode, boundary, dtype, rng, small_tiles):
             i, j = (p - 1) // 2, (q - 1) // 2
             result = np.pad(result, ((p - 1 - i, i), (q - 1 - j, j)), constant_values=7)
         for workers in (1, 3):
-            got = normal_equations(image, result, (p, q), boundary=boundary, workers=workers)
+            got = normal_equations(
+                image, result, (p, q), boundary=boundary, engine=engine, workers=workers
+            )
             check(got, larger, used, (p, q))
 
 
@@ -151,12 +196,13 @@ def layouts(image):
     )
 
 
+@pytest.mark.parametrize("engine", ["auto", "fft"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_layout_changes_no_bit(dtype, rng):
+def test_layout_changes_no_bit(dtype, engine, rng):
     image, result = ((rng.random(shape) * 200).astype(dtype) for shape in ((40, 61), (38, 57)))
-    want = normal_equations(image, result, (3, 5))
+    want = normal_equations(image, result, (3, 5), engine=engine)
     for x, y in zip(layouts(image), layouts(result), strict=True):
-        got = normal_equations(x, y, (3, 5))
+        got = normal_equations(x, y, (3, 5), engine=engine)
         if isinstance(x, list) and dtype is np.uint8:  # a list of whole numbers has another dtype
             continue
         assert_array_equal(got.gram, want.gram)
@@ -165,22 +211,23 @@ def test_layout_changes_no_bit(dtype, rng):
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_workers_change_no_bit(dtype, rng):
+@pytest.mark.parametrize(("engine", "dtype"), [*EXACT, ("float", np.float32), ("fft", np.float32)])
+def test_workers_change_no_bit(engine, dtype, rng):
     image = (rng.random((700, 1300)) * 255).astype(dtype)
     result = (rng.random((694, 1295)) * 255).astype(dtype)
-    want = normal_equations(image, result, (7, 6), workers=1)
+    want = normal_equations(image, result, (7, 6), engine=engine, workers=1)
     for workers in (2, 3, 4, None):
-        got = normal_equations(image, result, (7, 6), workers=workers)
+        got = normal_equations(image, result, (7, 6), engine=engine, workers=workers)
         assert_array_equal(got.gram, want.gram)
         assert_array_equal(got.moments, want.moments)
         assert got.energy == want.energy
 
 
 @pytest.mark.jit
-def test_the_brightest_image_stays_exact():
+@pytest.mark.parametrize("engine", ["integer", "fft"])
+def test_the_brightest_image_stays_exact(engine):
     image = np.full((600, 1100), 255, np.uint8)
-    got = normal_equations(image, image[2:, 2:], (3, 3))
+    got = normal_equations(image, image[2:, 2:], (3, 3), engine=engine)
     assert (got.gram == 255.0**2 * 598 * 1098).all()
     assert (got.moments == 255.0**2 * 598 * 1098).all()
     assert got.energy == 255.0**2 * 598 * 1098

@@ -142,6 +142,16 @@ CASES = {
         r"workers must be a positive integer, or None for every usable core, got 0",
     ),
     "half a worker": ({"workers": 0.5}, ValueError, r"workers must be .*got 0\.5"),
+    "unknown engine": (
+        {"engine": "steam"},
+        ValueError,
+        r"engine must be 'auto', 'integer', 'float', 'fft', got 'steam'",
+    ),
+    "integers of real numbers": (
+        {"engine": "integer"},
+        ValueError,
+        r"engine='integer' needs images of at most 8 bits, got float64 and float64; use 'auto'",
+    ),
     "unknown method": ({"method": "magic"}, ValueError, r"method must be 'lstsq', got 'magic'"),
 }
 

@@ -11,7 +11,7 @@ from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
 
@@ -22,8 +22,8 @@ _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "
 # Lags of one pass: 3 * 5 accumulators, 8 window vectors and a few operands fit 32 registers.
 MAX_LAGS = 5
 
-# Sums of one shift and lag: moments, ahead, across (see `add_tile`). A march takes the first
-# one, two or all three.
+# The sums that a march can take of each lag (see `add_tile`), as bits.
+MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
 KINDS = 3
 
 
@@ -59,18 +59,31 @@ def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
     def column(image, first, left):
         return image[first : first + height, left : left + lanes].astype(sums.dtype)
 
-    for i in range(n):
-        ahead = np.where(inside, column(x, row + lag + i, col + shift), 0)
-        here = np.where(inside, column(x, row, col + shift), 0)
-        pairs = (
-            (ahead, column(y, row, col)),
-            (ahead, column(x, row, col)),
-            (column(x, row + lag + i, col), here),
-        )
-        for kind in range(kinds):
-            a, b = pairs[kind]
+    place = 0
+    for kind in (MOMENTS, AHEAD, ACROSS, SWAPPED):
+        for i in range(n if kinds & kind else 0):
+            ahead = np.where(inside, column(x, row + lag + i, col + shift), 0)
+            here = np.where(inside, column(x, row, col + shift), 0)
+            a, b = {
+                MOMENTS: (ahead, column(y, row, col)),
+                AHEAD: (ahead, column(x, row, col)),
+                ACROSS: (column(x, row + lag + i, col), here),
+                SWAPPED: (ahead, column(y, row, col)[:, np.arange(lanes) ^ 1]),
+            }[kind]
             # An integer product is twice as wide as its factors: neighbours share a lane.
-            sums[kind * n + i] += (a * b).sum(axis=0).reshape(sums.shape[-1], -1).sum(axis=1)
+            found = (a * b).sum(axis=0).reshape(VECTOR_BYTES // sums.itemsize, -1).sum(axis=1)
+            sums[place, : len(found)] += found
+            place += 1
+
+
+# The sets of sums that the loops below ask for.
+_CASES = (
+    MOMENTS,
+    MOMENTS | AHEAD,
+    MOMENTS | ACROSS,
+    MOMENTS | AHEAD | ACROSS,
+    MOMENTS | SWAPPED,
+)
 
 
 class _March:
@@ -98,8 +111,13 @@ class _March:
         self.vector = ir.VectorType(pixel, self.lanes)
         self.total = ir.VectorType(total, VECTOR_BYTES // context.get_abi_sizeof(total))
         self.x, self.y, self.sums = x.data, y.data, sums.data
-        self.x_stride, self.y_stride, self.sums_stride = (
-            cgutils.unpack_tuple(builder, array.shape)[-1] for array in (x, y, sums)
+        self.x_stride, self.y_stride = (
+            cgutils.unpack_tuple(builder, array.shape)[-1] for array in (x, y)
+        )
+        # The sums may be part of wider rows.
+        self.sums_stride = builder.sdiv(
+            cgutils.unpack_tuple(builder, sums.strides)[-2],
+            ir.Constant(self.index, context.get_abi_sizeof(total)),
         )
         self.row, self.col, shift, self.lag, self.height, width = args[2:8]
         self.ahead_col = builder.add(self.col, shift)
@@ -153,10 +171,17 @@ class _March:
         )
         return builder.add(total, builder.add(even, odd))
 
+    def _swapped(self, vector):
+        """Return a vector of complex numbers with real and imaginary parts exchanged."""
+        number = ir.IntType(32)
+        order = [ir.Constant(number, i ^ 1) for i in range(self.lanes)]
+        picks = ir.Constant(ir.VectorType(number, self.lanes), order)
+        return self.builder.shuffle_vector(vector, ir.Constant(self.vector, ir.Undefined), picks)
+
     def emit(self, n, kinds):
-        """Emit the march over ``n`` lags and ``kinds`` sums, and continue after it."""
+        """Emit the march over ``n`` lags that takes ``kinds`` of sums, and continue after it."""
         b, number = self.builder, self._number
-        crossed = kinds == KINDS
+        crossed, n_kinds = bool(kinds & ACROSS), kinds.bit_count()
         lowest = b.add(self.row, self.lag)
         window = [self._ahead(b.add(lowest, number(i))) for i in range(n - 1)]
         crossed_window = [self._at(b.add(lowest, number(i))) for i in range(n - 1) if crossed]
@@ -164,7 +189,7 @@ class _March:
             b.bitcast(
                 b.gep(self.sums, [b.mul(number(i), self.sums_stride)]), self.total.as_pointer()
             )
-            for i in range(kinds * n)
+            for i in range(n_kinds * n)
         ]
         start = [b.load(place, align=4) for place in places]
         before, body = b.block, b.append_basic_block("march")
@@ -182,14 +207,19 @@ class _March:
         held, crossed_held, totals = carried(window), carried(crossed_window), carried(start)
         newest = b.add(b.add(row, self.lag), number(n - 1))
         ahead = [*held, self._ahead(newest)]
-        y = self._load(self.y, self.y_stride, row, self.col)
-        factors = [(v, y) for v in ahead]
-        if kinds > 1:
+        factors = []
+        if kinds & MOMENTS:
+            y = self._load(self.y, self.y_stride, row, self.col)
+            factors += [(v, y) for v in ahead]
+        if kinds & AHEAD:
             x = self._at(row)
             factors += [(v, x) for v in ahead]
         if crossed:
             across, here = [*crossed_held, self._at(newest)], self._ahead(row)
             factors += [(v, here) for v in across]
+        if kinds & SWAPPED:
+            swapped = self._swapped(y)
+            factors += [(v, swapped) for v in ahead]
         done = [
             self._multiply_add(total, *pair) for total, pair in zip(totals, factors, strict=True)
         ]
@@ -205,7 +235,7 @@ class _March:
 
 
 def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kinds, n, sums):  # noqa: ARG001
-    """March down a column of vectors and add its lagged products to ``sums[: kinds * n]``."""
+    """March down a column of vectors and add its lagged products to ``sums``, kind by kind."""
     args = (x, y, *[types.intp] * 8, sums)
 
     def codegen(context, builder, signature, values):
@@ -214,7 +244,7 @@ def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kind
         whole = builder.add(builder.mul(kinds, ir.Constant(kinds.type, MAX_LAGS + 1)), n)
         end = builder.append_basic_block("end")
         switch = builder.switch(whole, end)
-        for case_kinds in range(1, KINDS + 1):
+        for case_kinds in _CASES:
             for case_n in range(1, MAX_LAGS + 1):
                 block = builder.append_basic_block(f"march_{case_kinds}_{case_n}")
                 switch.add_case(case_kinds * (MAX_LAGS + 1) + case_n, block)
@@ -231,8 +261,8 @@ _march = _march_plain if config.DISABLE_JIT else intrinsic(_march_typed)
 
 
 @_loop
-def add_tile(x, y, tile_shape, kinds, sums, out):
-    r"""Add the lagged products of one tile to ``out`` and return the energy of ``y`` in it.
+def add_tile(x, y, tile_shape, everything, sums, out):
+    r"""Add the lagged products of one tile to ``out``.
 
     Parameters
     ----------
@@ -242,17 +272,12 @@ def add_tile(x, y, tile_shape, kinds, sums, out):
         The result under the tile, C order.
     tile_shape : (int, int)
         ``(height, width)`` of the tile, in output pixels.
-    kinds : int
-        1 for the moments alone, 3 for all.
+    everything : bool
+        False for the moments alone.
     sums : `sums_shape` array of `sums_dtype`
         Working space. Integer sums are exact while `int16_tile_is_exact` holds.
     out : (3, p, q) float64 array
         Accumulator, updated in place.
-
-    Returns
-    -------
-    float
-        The sum of the squares of ``y`` over the tile.
 
     Notes
     -----
@@ -270,27 +295,136 @@ def add_tile(x, y, tile_shape, kinds, sums, out):
     sums[:] = 0
     for col in range(0, width, lanes):
         for shift in range(q):
-            k = kinds if shift > 0 else min(kinds, 2)
+            kinds = MOMENTS
+            if everything:
+                kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
             for lag in range(0, p, MAX_LAGS):
                 n = min(MAX_LAGS, p - lag)
                 place = sums[shift, KINDS * lag :]
-                _march(x, y, 0, col, shift, lag, height, width, k, n, place)
+                _march(x, y, 0, col, shift, lag, height, width, kinds, n, place)
     for shift in range(q):
-        k = kinds if shift > 0 else min(kinds, 2)
+        n_kinds = (KINDS if shift > 0 else 2) if everything else 1
         for lag in range(0, p, MAX_LAGS):
             n = min(MAX_LAGS, p - lag)
-            for kind in range(k):
+            for kind in range(n_kinds):
                 for i in range(n):
                     total = 0.0
                     for lane in range(sums.shape[2]):
                         total += sums[shift, KINDS * lag + kind * n + i, lane]
                     out[kind, lag + i, shift] += total
-    energy = 0.0
+
+
+@_loop
+def add_line_products(lines, length, block, sums, out):
+    r"""Add the lagged products of every pair of lines to ``out``.
+
+    Parameters
+    ----------
+    lines : (>= length + lags - 1, >= n rounded up to whole vectors, twice) float64 array
+        The lines side by side, one a column, C order. Whole vectors are read: pad with numbers.
+    length : int
+        Number of positions to sum over.
+    block : int
+        Positions to march over at a time.
+    sums : (2 * MAX_LAGS, lanes) float64 array
+        Working space.
+    out : (lags, n, n) float64 array
+        Accumulator, updated in place.
+
+    Notes
+    -----
+    .. math:: \mathrm{out}_{juv} \mathrel{+}= \sum_{t < \mathrm{length}} l_{t,u}\, l_{t+j,v}
+
+    Cost: ``lags * n**2`` multiply-adds a position. A tile's march over the lines beside
+    themselves, its lanes kept apart: lane `u` at shift `s` holds the pair `(u, u + s)`.
+    """
+    lags, n = out.shape[0], out.shape[1]
+    lanes = sums.shape[1]
+    for row in range(0, length, block):
+        height = min(block, length - row)
+        for col in range(0, n, lanes):
+            for shift in range(n - col):
+                for lag in range(0, lags, MAX_LAGS):
+                    m = min(MAX_LAGS, lags - lag)
+                    sums[:] = 0
+                    _march(lines, lines, row, col, shift, lag, height, n, MOMENTS | ACROSS, m, sums)
+                    for i in range(m):
+                        for u in range(col, min(col + lanes, n - shift)):
+                            out[lag + i, u, u + shift] += sums[i, u - col]
+                            if shift > 0:
+                                out[lag + i, u + shift, u] += sums[m + i, u - col]
+
+
+@_loop
+def add_row_correlations(wide, core, height, out):
+    r"""Add the products of the spectra of rows, at all lags of rows, to ``out``.
+
+    Parameters
+    ----------
+    wide : (>= height + p - 1, n) float64 array
+        Spectra of rows, real and imaginary parts in turn; ``n`` a whole number of vectors.
+    core : (>= height, n) float64 array
+        Spectra of the rows that they are correlated with.
+    height : int
+        Number of rows of ``core``.
+    out : (2 * p, n) float64 array
+        Accumulator, updated in place; `row_correlations` reads it.
+
+    Notes
+    -----
+    .. math:: \sum_{t < \mathrm{height}} \overline{c_{tf}}\, w_{t+i,\,f}
+
+    Four real products make a complex one; they are summed as they come, element by element with
+    ``core`` as it is and with its parts swapped. Cost: ``4 * p`` multiply-adds an element.
+    """
+    p, n = out.shape[0] // 2, out.shape[1]
+    lanes = VECTOR_BYTES // wide.itemsize
+    for col in range(0, n, lanes):
+        for lag in range(0, p, MAX_LAGS):
+            m = min(MAX_LAGS, p - lag)
+            place = out[2 * lag :, col:]
+            _march(wide, core, 0, col, 0, lag, height, n, MOMENTS | SWAPPED, m, place)
+
+
+def row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """Return the sums of `add_row_correlations` as complex numbers, (p, n // 2)."""
+    p = len(out) // 2
+    found = np.empty((p, out.shape[1] // 2), np.complex128)
+    for lag in range(0, p, MAX_LAGS):
+        n = min(MAX_LAGS, p - lag)
+        straight, swapped = out[2 * lag : 2 * lag + n], out[2 * lag + n : 2 * lag + 2 * n]
+        found.real[lag : lag + n] = straight[:, ::2] + straight[:, 1::2]
+        found.imag[lag : lag + n] = swapped[:, 1::2] - swapped[:, ::2]
+    return found
+
+
+@_loop
+def energy(image, tile_shape):
+    """Return the sum of the squares of a tile.
+
+    Parameters
+    ----------
+    image : (>= height, >= width) float64 or int16 array
+        The pixels, C order.
+    tile_shape : (int, int)
+        ``(height, width)`` of the tile.
+
+    Returns
+    -------
+    float
+        Exact for whole numbers while it is below 2**53.
+
+    Notes
+    -----
+    Cost: one multiply-add a pixel.
+    """
+    height, width = tile_shape
+    total = 0.0
     for r in range(height):
-        row = y[r][:width]
+        row = image[r][:width]
         for c in range(width):
-            energy += np.float64(row[c]) * np.float64(row[c])
-    return energy
+            total += np.float64(row[c]) * np.float64(row[c])
+    return total
 
 
 def int16_tile_is_exact(tile_shape: tuple[int, int], largest_product: int) -> bool:

@@ -1,4 +1,4 @@
-"""The rim of the image: strip products, and the recurrence that turns them into a Gram matrix.
+"""Assembly of a Gram matrix from its base entries and the products of the image's rim.
 
 Only float64 arrays in C order. Whole numbers stay exact below 2**53.
 """
@@ -10,51 +10,48 @@ _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "
 
 
 @_loop
-def add_line_products(lines, width, out):
-    r"""Add the lagged products of every pair of lines to ``out``.
+def fill_base(autocorrelation, columns, rows, corner, ahead, across):
+    r"""Fill the base entries of a Gram matrix from the autocorrelation of the whole image.
 
     Parameters
     ----------
-    lines : (n, >= width + lags - 1) float64 array
-        Rows of the image's rim, or columns of it.
-    width : int
-        Number of positions to sum over.
-    out : (lags, n, n) float64 array
-        Accumulator, updated in place.
+    autocorrelation : (p, 2q - 1) float64 array
+        Sums over all pairs of pixels ``(i, j - q + 1)`` apart, zeros beyond the image.
+    columns : (p, q - 1, q - 1) float64 array
+        `lags.add_line_products` of the columns that enter the window.
+    rows : (q, p - 1, p - 1) float64 array
+        The same for rows.
+    corner : (p - 1, q - 1) float64 array
+        The pixels where both meet.
+    ahead, across : (p, q) float64 arrays
+        Overwritten, with what `lags.add_tile` sums; ``across`` only where both shifts are not 0.
 
     Notes
     -----
-    .. math:: \mathrm{out}_{juv} \mathrel{+}= \sum_{t < \mathrm{width}} l_{u,t}\, l_{v,t+j}
-
-    Cost: ``lags * n**2`` multiply-adds a position, four to a load.
+    The autocorrelation has pairs that begin in the rows or columns that enter the window, below
+    it and right of it. They are taken off; no other pixel is read. Cost: ``(p*q)**2 / 4``.
     """
-    n = lines.shape[0]
-    for j in range(out.shape[0]):
-        for v in range(n):
-            ahead = lines[v][j : j + width]
-            u = 0
-            while u + 4 <= n:
-                a0, a1 = lines[u][:width], lines[u + 1][:width]
-                a2, a3 = lines[u + 2][:width], lines[u + 3][:width]
-                s0 = s1 = s2 = s3 = 0.0
-                for t in range(width):
-                    x = ahead[t]
-                    s0 += x * a0[t]
-                    s1 += x * a1[t]
-                    s2 += x * a2[t]
-                    s3 += x * a3[t]
-                out[j, u, v] += s0
-                out[j, u + 1, v] += s1
-                out[j, u + 2, v] += s2
-                out[j, u + 3, v] += s3
-                u += 4
-            while u < n:
-                a = lines[u][:width]
-                s = 0.0
-                for t in range(width):
-                    s += ahead[t] * a[t]
-                out[j, u, v] += s
-                u += 1
+    p, q = ahead.shape
+    for d in range(p):
+        for j in range(q):
+            total = autocorrelation[d, q - 1 + j]
+            for u in range(q - 1 - j):
+                total -= columns[d, u, u + j]
+            for u in range(p - 1 - d):
+                total -= rows[j, u, u + d]
+                for v in range(q - 1 - j):
+                    total -= corner[u, v] * corner[u + d, v + j]
+            ahead[d, j] = total
+            if d == 0 or j == 0:
+                continue
+            total = autocorrelation[d, q - 1 - j]
+            for u in range(j, q - 1):
+                total -= columns[d, u, u - j]
+            for u in range(p - 1 - d):
+                total -= rows[j, u + d, u]
+                for v in range(q - 1 - j):
+                    total -= corner[u + d, v] * corner[u, v + j]
+            across[d, j] = total
 
 
 @_loop
@@ -66,7 +63,7 @@ def fill_gram(ahead, across, columns, rows, corners, strip, gram):
     ahead, across : (p, q) float64 arrays
         ``H[(0, 0), (i, j)]`` and ``H[(0, j), (i, 0)]``, as `lags.add_tile` sums them.
     columns : (p, q - 1, q - 1) float64 array
-        `add_line_products` of the columns that enter, less that of those that leave.
+        `lags.add_line_products` of the columns that enter, less that of those that leave.
     rows : (q, p - 1, p - 1) float64 array
         The same for rows.
     corners : (4, p - 1, q - 1) float64 array

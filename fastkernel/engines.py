@@ -1,0 +1,268 @@
+"""The engines: jobs that read pixels, tile by tile, and add up their lagged products.
+
+Every job reads into a worker's own scratch, which casts, re-orders and extends the images; the
+loops see nothing else. What a job finds depends on its tiles alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastkernel import _fft, _tiles
+from fastkernel._borders import load
+from fastkernel._cost import fft_length, fft_rows, fft_step, fft_sums_are_exact, largest_product
+from fastkernel._loops import lags, stencil
+from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel._windows import Window
+
+# A tile's two scratch arrays fill half of a 2 MB second-level cache.
+TILE_SHAPES = {"integer": (256, 512), "float": (256, 256)}
+_SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
+    "integer": np.dtype(np.int16),
+    "float": np.dtype(np.float64),
+}
+
+# Enough for an even share on any usual machine, few enough that their sums stay small.
+MAX_JOBS = 64
+
+# Positions of a rim strip that are read at a time.
+SEGMENT = 4096
+
+# Of these, positions that the loops hold in a first-level cache.
+RIM_BLOCK = 256
+
+T = TypeVar("T")
+
+
+class Pair(NamedTuple):
+    """A source, its result, and which of their pixels belong together."""
+
+    source: AnyArray
+    result: AnyArray
+    window: Window
+
+
+class Found(NamedTuple):
+    """What the tiles of a job add up to.
+
+    Attributes
+    ----------
+    moments : (p, q) float64 array
+        By shift.
+    base : (2, p, q) or (p, 2q - 1) float64 array
+        Base entries of the Gram matrix, or an autocorrelation, see `_loops.rims.fill_base`.
+    energy : float
+        Of the result.
+    """
+
+    moments: FloatArray
+    base: FloatArray
+    energy: float
+
+
+class Scratch:
+    """The working space of one thread, made when it is first needed and used again."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, np.dtype[Any]], AnyArray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> AnyArray:
+        """Return an array of ``shape`` with finite, otherwise arbitrary content."""
+        key, size = (name, np.dtype(dtype)), int(np.prod(shape))
+        if key not in self._arrays or self._arrays[key].size < size:
+            self._arrays[key] = np.zeros(size, dtype)
+        return self._arrays[key][:size].reshape(shape)
+
+
+def _row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
+    """Return the length of a scratch row: whole vectors, ``more`` pixels, no colliding stride."""
+    lanes: int = lags.vector_lanes(dtype)
+    length = -(-(-(-width // lanes) * lanes + more) // lanes) * lanes
+    return length + lanes if length * dtype.itemsize % 4096 == 0 else length
+
+
+@dataclass(frozen=True, slots=True)
+class DirectJob:
+    """Some tiles of a pair, multiplied in float64 or, where both are narrow integers, in int16."""
+
+    pair: Pair
+    kernel_shape: Shape
+    tiles: Sequence[tuple[int, int, int, int]]
+    engine: str
+    subtract: FloatArray | None = None
+
+    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+        """Return the sums; of the moments alone where a convolution is subtracted first."""
+        (source, result, window), (p, q) = self.pair, self.kernel_shape
+        dtype = _SCRATCH_DTYPES[self.engine]
+        sums = scratch.array(
+            "sums", lags.sums_shape(self.kernel_shape, dtype), lags.sums_dtype(dtype)
+        )
+        out, energy = np.zeros((lags.KINDS, p, q)), 0.0
+        for top, left, height, width in self.tiles:
+            if stopped():
+                break
+            shape = (height, width)
+            x = scratch.array("x", (height + p - 1, _row_length(width, q - 1, dtype)), dtype)
+            y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
+            load(source, window.source_pixel(top, left), window.boundary, x[:, : width + q - 1])
+            load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
+            if self.subtract is not None:
+                stencil.subtract_correlation(x, self.subtract, shape, y)
+            lags.add_tile(x, y, shape, self.subtract is None, sums, out)
+            energy += lags.energy(y, shape)
+        return Found(out[0], out[1:], energy)
+
+
+class _ZeroPadded:
+    """Scratch of which one part is written at a time, and all else is zero."""
+
+    def __init__(self, array: FloatArray) -> None:
+        self._array = array
+        self._part: tuple[int, int, int] | None = None
+
+    def part(self, left: int, height: int, width: int) -> FloatArray:
+        """Return the part to write; the rest is cleared where it was not."""
+        if self._part != (left, height, width):
+            self._array[:] = 0
+            self._part = (left, height, width)
+        return self._array[:height, left : left + width]
+
+
+def _plan_rows(rows: int) -> int:
+    """Return the rows of a plan for a tile of ``rows``: few sizes, because planning takes time."""
+    return max(32, 1 << (rows - 1).bit_length())
+
+
+@dataclass(frozen=True, slots=True)
+class FftJob:
+    """Some tiles of a pair, correlated by transforms of their rows.
+
+    The tiles part the whole virtual source, not the window. A row of a tile is zero-padded, the
+    same row with its surroundings is not (zeros beyond the source): the product of their
+    transforms, one conjugated, is that of their correlation. Down the columns lags are summed as
+    they are, by the march of the direct engines.
+    """
+
+    pair: Pair
+    kernel_shape: Shape
+    tiles: Sequence[tuple[int, int, int, int]]
+    length: int
+
+    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+        """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
+        (source, result, window), (p, q) = self.pair, self.kernel_shape
+        rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
+        core_rows, energy = _plan_rows(max(tile[2] for tile in self.tiles)), 0.0
+        with _fft.borrowed_row_transforms(self.length, core_rows + p - 1, core_rows) as plans:
+            wide, core = _ZeroPadded(plans.wide), _ZeroPadded(plans.core)
+            wide_spectra = plans.wide_spectra.view(np.float64)
+            core_spectra = plans.core_spectra.view(np.float64)
+            n = wide_spectra.shape[1]
+            totals = [scratch.array(name, (2 * p, n)) for name in ("yx", "xx")]
+            for total in totals:
+                total[:] = 0
+            for top, left, height, width in self.tiles:
+                if stopped():
+                    break
+                bottom = min(top + height + p - 1, rows)
+                first, last = max(left - q + 1, 0), min(left + width + q - 1, cols)
+                # The tile's own first column stands q - 1 columns into its surroundings.
+                part = wide.part(first - left + q - 1, bottom - top, last - first)
+                load(source, window.source_pixel(top, first), window.boundary, part)
+                own = plans.wide[:height, q - 1 : q - 1 + width]
+                core.part(0, height, width)[:] = own
+                plans.transform_wide()
+                plans.transform_core()
+                lags.add_row_correlations(wide_spectra, core_spectra, height, totals[1])
+                height = min(height, window.shape[0] - top)
+                width = min(width, window.shape[1] - left)
+                if min(height, width) > 0:
+                    part = core.part(0, height, width)
+                    load(result, window.result_pixel(top, left), window.boundary, part)
+                    energy += lags.energy(plans.core, (height, width))
+                    plans.transform_core()
+                    lags.add_row_correlations(wide_spectra, core_spectra, height, totals[0])
+        spectra = [lags.row_correlations(total)[:, : self.length // 2 + 1] for total in totals]
+        found = [np.fft.irfft(part, self.length)[:, : 2 * q - 1] for part in spectra]
+        if self._is_exact():
+            found = [np.rint(part) for part in found]
+        return Found(found[0][:, q - 1 :], found[1], energy)
+
+    def _is_exact(self) -> bool:
+        source, result, _ = self.pair
+        if source.dtype.kind == "f" or result.dtype.kind == "f":
+            return False
+        n_pixels = sum(tile[2] for tile in self.tiles) * self.length
+        return fft_sums_are_exact(n_pixels, largest_product(source, result), self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class RimJob:
+    """Part of a strip of rows (axis 0) or columns (axis 1) that enters or leaves the window."""
+
+    pair: Pair
+    kernel_shape: Shape
+    axis: int
+    entering: bool
+    segments: Sequence[tuple[int, int]]
+
+    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
+        """Return the lagged products of all pairs of the strip's lines, (lags, n, n)."""
+        window, n_lags = self.pair.window, self.kernel_shape[1 - self.axis]
+        n, lanes = self.kernel_shape[self.axis] - 1, lags.vector_lanes(np.float64)
+        across = window.shape[self.axis] if self.entering else 0
+        out, sums = np.zeros((n_lags, n, n)), np.zeros((2 * lags.MAX_LAGS, lanes))
+        for start, stop in self.segments:
+            if stopped():
+                break
+            length = stop - start + n_lags - 1
+            lines = scratch.array("lines", (length, _row_length(n, n + lanes, sums.dtype)))
+            strip = lines[:, :n] if self.axis == 1 else lines[:, :n].T
+            place = (start, across) if self.axis == 1 else (across, start)
+            load(self.pair.source, window.source_pixel(*place), window.boundary, strip)
+            lags.add_line_products(lines, stop - start, RIM_BLOCK, sums, out)
+        return out
+
+
+Job = DirectJob | FftJob | RimJob
+
+
+def _shares(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """Return ``items`` in at most ``most`` consecutive parts of nearly one size."""
+    size = max(1, -(-len(items) // most))
+    return [items[start:stop] for start, stop in _tiles.split(len(items), size)]
+
+
+def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
+    """Return the jobs that together read every pixel of a pair."""
+    window = pair.window
+    if engine == "fft":
+        length = fft_length(kernel_shape)
+        rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
+        tile_shape = min(fft_rows(kernel_shape), rows), min(fft_step(length, kernel_shape), cols)
+        parts = _shares(_tiles.tiles((rows, cols), tile_shape), MAX_JOBS)
+        return [FftJob(pair, kernel_shape, part, length) for part in parts]
+    parts = _shares(_tiles.tiles(window.shape, TILE_SHAPES[engine]), MAX_JOBS)
+    return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
+
+
+def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
+    """Return the jobs that find the moments of what a kernel leaves unexplained."""
+    shape = (taps.shape[0], taps.shape[1])
+    parts = _shares(_tiles.tiles(pair.window.shape, TILE_SHAPES["float"]), MAX_JOBS)
+    return [DirectJob(pair, shape, part, "float", taps) for part in parts]
+
+
+def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[Job]:
+    """Return the jobs that read the strips by which the window can move."""
+    return [
+        RimJob(pair, kernel_shape, axis, entering, part)
+        for axis in (0, 1)
+        if kernel_shape[axis] > 1
+        for entering in (False, True)
+        for part in _shares(list(_tiles.split(pair.window.shape[1 - axis], SEGMENT)), 8)
+    ]
