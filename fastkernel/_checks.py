@@ -7,6 +7,7 @@ from typing import Any, NoReturn, cast, get_args
 
 import numpy as np
 
+from fastkernel._lazy import LazyImage, is_lazy
 from fastkernel._tiles import split, usable_cores
 from fastkernel._typing import AnyArray, Boundary, Images, Shape
 
@@ -27,15 +28,16 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def as_image(value: Any, name: str, ndim: int = 2) -> AnyArray:
-    """Return ``value`` as an array of real numbers, without copying an array."""
+def as_image(value: Any, name: str, ndim: int = 2, *, lazy: bool = False) -> AnyArray:
+    """Return ``value`` as an array of real numbers, or a `LazyImage` where that will do."""
     if isinstance(value, np.ma.MaskedArray):
         msg = (
             f"{name} must not be a masked array, which would lose its mask here; "
             "fill it (numpy.ma.filled), or crop to the pixels that are good"
         )
         raise TypeError(msg)
-    image = np.asarray(value)
+    # A lazy image answers all that is asked of it below.
+    image = cast(AnyArray, LazyImage(value)) if lazy and is_lazy(value) else np.asarray(value)
     if image.dtype.kind not in "biuf":
         advice = "take .real or .imag" if image.dtype.kind == "c" else "convert it with .astype"
         msg = f"{name} must hold real numbers, got dtype {image.dtype}; {advice}"
@@ -138,8 +140,8 @@ def _channels(
     source: Any, result: Any, index: str, channel_axis: int | None
 ) -> Iterator[tuple[AnyArray, AnyArray]]:
     ndim = 2 if channel_axis is None else 3
-    x = as_image(source, f"source{index}", ndim)
-    y = as_image(result, f"result{index}", ndim)
+    x = as_image(source, f"source{index}", ndim, lazy=ndim == 2)
+    y = as_image(result, f"result{index}", ndim, lazy=ndim == 2)
     if channel_axis is None:
         yield x, y
         return
@@ -159,11 +161,13 @@ def _channels(
 def refuse_non_finite(name: str, image: AnyArray, origin: Shape = (0, 0)) -> None:
     """Raise for the first pixel that is NaN or infinite; ``origin`` is added to its index."""
     for top, bottom in split(image.shape[0], 256):
-        bad = np.argwhere(~np.isfinite(image[top:bottom]))
+        strip = image[top:bottom, :]
+        bad = np.argwhere(~np.isfinite(strip))
         if len(bad):
             row, col = int(bad[0, 0]) + top, int(bad[0, 1])
+            pixel = strip[tuple(bad[0])]
             msg = (
-                f"{name} must be finite, got {image[row, col]} at index "
+                f"{name} must be finite, got {pixel} at index "
                 f"{(row + origin[0], col + origin[1])}; replace or crop such pixels"
             )
             raise ValueError(msg)

@@ -3,7 +3,6 @@
 Sums add up in the order of the jobs, so the number of workers does not change a bit of them.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from fastkernel import _tiles
 from fastkernel._borders import load
 from fastkernel._checks import refuse_non_finite, refuse_overflow
 from fastkernel._cost import choose_engine
+from fastkernel._lazy import LazyImage, read
 from fastkernel._loops import rims
 from fastkernel._typing import FloatArray, Progress, Shape
+from fastkernel._windows import Window
 from fastkernel.engines import (
     MAX_JOBS,
     FftJob,
@@ -32,6 +33,10 @@ from fastkernel.engines import (
 
 # Multiply-adds below which threads cost more than they save.
 THREADED_WORK = 10_000_000
+
+# Least rows, and columns, of a block of an image that is read by slices: at most 16 MB of float64
+# of each image is in memory at a time unless the kernel is taller than 128.
+BLOCK_SHAPE = (256, 8192)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,42 @@ def _gram(
     return gram.reshape(p * q, p * q)
 
 
+def _resident(pair: Pair, kernel_shape: Shape) -> Iterator[Pair]:
+    """Yield a pair whole, or block by block where an image is read by slices.
+
+    The sums of blocks add up. A block of the source keeps the rows that the next one needs, so
+    nothing is read twice but the few columns that neighbours share in images wider than a block.
+    """
+    source, result, window = pair
+    if not (isinstance(source, LazyImage) or isinstance(result, LazyImage)):
+        yield pair
+        return
+    (p, q), (height, width) = kernel_shape, window.shape
+    cols = min(width, BLOCK_SHAPE[1])
+    rows = max(BLOCK_SHAPE[0], 2 * p)
+    for left, right in _tiles.split(width, cols):
+        kept = np.empty((0, 0))
+        for top, bottom in _tiles.split(height, rows):
+            shape = bottom - top, right - left
+            part, origin, boundary = source, window.source_pixel(top, left), window.boundary
+            if isinstance(source, LazyImage):
+                # All of the first block, then what follows the rows that were kept.
+                old = 0 if top == 0 else p - 1
+                part = read(
+                    source,
+                    (origin[0] + old, origin[1]),
+                    (shape[0] + p - 1 - old, shape[1] + q - 1),
+                    boundary,
+                )
+                part = np.vstack([kept, part]) if old else part
+                kept = part[len(part) - p + 1 :].copy()
+                origin, boundary = (0, 0), "zero"
+            answer, place = result, window.result_pixel(top, left)
+            if isinstance(result, LazyImage):
+                answer, place = read(result, place, shape, "zero"), (0, 0)
+            yield Pair(part, answer, Window(origin, place, shape, boundary))
+
+
 def _run(
     pairs: Sequence[Pair],
     kernel_shape: Shape,
@@ -71,32 +112,43 @@ def _run(
     workers: int,
     progress: Progress | None,
 ) -> Iterator[tuple[Pair, list[tuple[Job, Any]]]]:
-    """Yield every pair with its jobs and what they found, a bounded number of jobs at a time."""
-    all_jobs = [make_jobs(pair) for pair in pairs]
-    taps, total, done = math.prod(kernel_shape), sum(map(len, all_jobs)), 0
-    first = 0
-    while first < len(pairs):
-        last, jobs = first, list[Job]()
-        while last < len(pairs) and (last == first or len(jobs) < MAX_JOBS):
-            jobs += all_jobs[last]
-            last += 1
-        work = 3 * taps * sum(pair.window.n_pixels for pair in pairs[first:last])
+    """Yield every pair, or block of one, with its jobs and what they found.
 
-        def report(finished: int, _: int, before: int = done) -> None:
+    A bounded number of jobs, and of blocks in memory, is under way at a time.
+    """
+    total = sum(pair.window.n_pixels for pair in pairs)
+    done = 0
+
+    def finish(batch: list[tuple[Pair, list[Job]]]) -> Iterator[tuple[Pair, list[tuple[Job, Any]]]]:
+        nonlocal done
+        jobs = [job for _, own in batch for job in own]
+        pixels = sum(pair.window.n_pixels for pair, _ in batch)
+
+        def report(finished: int, of: int) -> None:
             if progress is not None:
-                progress(before + finished, total)
+                progress(done + pixels * finished // of, total)
 
-        found = _tiles.run(
-            [job.work for job in jobs],
-            Scratch,
-            workers if work > THREADED_WORK else 1,
-            report,
+        found = iter(
+            _tiles.run(
+                [job.work for job in jobs],
+                Scratch,
+                workers if 3 * pixels * math.prod(kernel_shape) > THREADED_WORK else 1,
+                report,
+            )
         )
-        done += len(jobs)
-        pieces = iter(zip(jobs, found, strict=True))
-        for i in range(first, last):
-            yield pairs[i], list(itertools.islice(pieces, len(all_jobs[i])))
-        first = last
+        done += pixels
+        for pair, own in batch:
+            yield pair, [(job, next(found)) for job in own]
+
+    batch: list[tuple[Pair, list[Job]]] = []
+    for pair in pairs:
+        for part in _resident(pair, kernel_shape):
+            batch.append((part, make_jobs(part)))
+            if part is not pair or sum(len(own) for _, own in batch) >= MAX_JOBS:
+                yield from finish(batch)
+                batch = []
+    if batch:
+        yield from finish(batch)
 
 
 def gather(

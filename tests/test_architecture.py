@@ -12,6 +12,7 @@ ROOT = Path(fastkernel.__file__).parent
 FLOORS = [
     {"errors", "_typing", "_loops"},
     {"_borders", "_cost", "_fft", "_tiles", "_windows"},
+    {"_lazy"},
     {"_checks", "convolution", "engines", "solvers"},
     {"gather"},
     {"fit"},

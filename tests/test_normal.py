@@ -24,6 +24,12 @@ DTYPES = [
 ]
 
 
+def exact_equations(image, result, shape):
+    """By an engine that does not round whole numbers."""
+    engine = "float" if image.dtype.kind == "f" else "auto"
+    return normal_equations(image, result, shape, engine=engine)
+
+
 def check(got, image, result, shape):
     x, y = naive.design_matrix(image.astype(float), shape), result.astype(float).ravel()
     assert_array_equal(got.gram, x.T @ x)
@@ -114,7 +120,7 @@ def image_pairs(draw):
 @given(pair=image_pairs())
 def test_equals_the_definition(pair):
     image, result, shape = pair
-    check(normal_equations(image, result, shape), image, result, shape)
+    check(exact_equations(image, result, shape), image, result, shape)
 
 
 @given(pair=image_pairs(), cut=st.floats(0, 1))
@@ -122,7 +128,7 @@ def test_equations_of_parts_add_up(pair, cut):
     image, result, (p, q) = pair
     row = int(cut * result.shape[0])
     parts = [
-        normal_equations(image[top : bottom + p - 1], result[top:bottom], (p, q))
+        exact_equations(image[top : bottom + p - 1], result[top:bottom], (p, q))
         for top, bottom in ((0, row), (row, result.shape[0]))
         if bottom > top
     ]
@@ -135,7 +141,7 @@ def test_crop_is_the_fit_of_a_smaller_kernel_on_the_same_pixels(pair, data):
     image, result, (p, q) = pair
     a = data.draw(st.integers(1, p))
     b = data.draw(st.integers(1, q))
-    cropped = normal_equations(image, result, (p, q)).crop((a, b))
+    cropped = exact_equations(image, result, (p, q)).crop((a, b))
     # The centre tap stays the centre tap: fewer taps see fewer pixels around the same one.
     top = (p - 1 - (p - 1) // 2) - (a - 1 - (a - 1) // 2)
     left = (q - 1 - (q - 1) // 2) - (b - 1 - (b - 1) // 2)
@@ -178,7 +184,7 @@ def test_every_real_dtype(dtype, rng):
     largest = 1 if dtype.kind == "b" else 99
     image = rng.integers(0, largest + 1, (9, 11)).astype(dtype)
     result = rng.integers(0, largest + 1, (7, 10)).astype(dtype)
-    check(normal_equations(image, result, (3, 2)), image, result, (3, 2))
+    check(normal_equations(image, result, (3, 2), engine="float"), image, result, (3, 2))
 
 
 def layouts(image):
