@@ -1,15 +1,21 @@
-"""``python -m bench [suite]``: run the suites, or rewrite README.md from their results."""
+"""``python -m bench [suite ...]``: run suites, all by default.
+
+``python -m bench readme [suite ...]`` rewrites README.md from their results, and ``python -m
+bench plots`` draws them.
+"""
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from . import measure, report
 
-# A suite is a module with ``run(args) -> dict`` (JSON), ``tables(result) -> str`` and
-# ``readme(result) -> str``, all in Markdown.
-SUITES = ["fit"]
+# A suite is a module with ``run(args) -> dict`` (JSON) and ``tables(result) -> str``; one with a
+# part in README.md has ``readme(result) -> str`` too. All in Markdown.
+SUITES = ["fit", "engines", "sizes", "limits", "peers"]
 
 
 def _numbers(text: str) -> list[int]:
@@ -22,16 +28,26 @@ def _words(text: str) -> list[str]:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=["all", *SUITES, "readme"])
+    parser.add_argument("what", nargs="*", help=f"readme, plots, or suites: {', '.join(SUITES)}")
     parser.add_argument("--sizes", type=_numbers, help="sides of the images, as 512,2048")
     parser.add_argument("--kernels", type=_numbers, help="sides of the kernels (odd), as 3,5")
     parser.add_argument("--dtypes", type=_words, help="as uint8,float32")
     parser.add_argument("--repeats", type=int, help="timed calls of each contender, at most")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="times only")
+    parser.add_argument(
+        "--constants", action="store_true", help="engines: measure the cost rule's constants too"
+    )
+    parser.add_argument(
+        "--environment", type=Path, help="peers: folder of SFFT's Python, made if missing"
+    )
     parser.add_argument("--output", type=Path, default=Path("bench/results"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="for `readme`")
     args = parser.parse_args(argv)
+    args.task = args.what.pop(0) if args.what[:1] in (["readme"], ["plots"]) else "run"
+    unknown = set(args.what) - set(SUITES)
+    if unknown or (args.task == "plots" and args.what):
+        parser.error(f"no suite {', '.join(unknown or args.what)}: {', '.join(SUITES)}")
     if any(side % 2 == 0 or side < 1 for side in args.kernels or []):
         parser.error("--kernels: only odd ones, the recipes have no centre otherwise")
     if set(args.dtypes or []) - {"uint8", "float32"}:
@@ -39,23 +55,47 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _nothing_to_write(args: argparse.Namespace, name: str, suite: ModuleType) -> str | None:
+    if not hasattr(suite, "readme"):
+        return "it has no part in a README"
+    text = args.readme.read_text(encoding="utf-8")
+    if not any(marker in text for marker in report.markers(name)):
+        return f"no markers in {args.readme}"
+    path = report.path(args.output, name)
+    return None if path.is_file() else f"no {path}"
+
+
+def _rewrite(args: argparse.Namespace) -> None:
+    """Rewrite the parts named, or all for which there are markers and results."""
+    for name in args.what or SUITES:
+        suite = importlib.import_module(f"bench.{name}")
+        if not args.what and (reason := _nothing_to_write(args, name, suite)):
+            print(f"bench: {name} skipped: {reason}", file=sys.stderr)
+            continue
+        if not hasattr(suite, "readme"):
+            sys.exit(f"bench: {name} has no part in a README")
+        result = report.load(args.output, name)
+        origin = f"Written by `python -m bench`: {report.machine(result['environment'])}"
+        report.rewrite(args.readme, name, f"{suite.readme(result)} {origin}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
-    if args.what == "readme":
-        for name in SUITES:
-            result = report.load(args.output, name)
-            text = importlib.import_module(f"bench.{name}").readme(result)
-            origin = f"Written by `python -m bench`: {report.machine(result['environment'])}"
-            report.rewrite(args.readme, name, f"{text} {origin}")
+    if args.task == "readme":
+        _rewrite(args)
+        return
+    if args.task == "plots":
+        plots = importlib.import_module("bench.plots")
+        print(*plots.draw(args.output, args.quick), sep="\n")
         return
     environment = measure.environment()
     print(report.machine(environment), "", sep="\n")
-    for name in SUITES if args.what == "all" else [args.what]:
+    for name in args.what or SUITES:
         suite = importlib.import_module(f"bench.{name}")
         head = {"suite": name, "quick": args.quick, "environment": environment}
         result = head | suite.run(args)
         text = suite.tables(result)
-        print(text, flush=True)
+        print(text, "", sep="\n", flush=True)
         report.save(args.output, result, f"{report.machine(environment)}\n\n{text}")
 
 

@@ -61,3 +61,9 @@ def pair(image: NDArray[np.uint8], taps: int, dtype: str) -> Pair:
     if dtype == "uint8":
         result = np.rint(result)
     return Pair(image.astype(dtype), result.astype(dtype), kernel)
+
+
+def error(found: NDArray, planted: NDArray) -> float | None:
+    """The largest error of a tap over the largest tap, None where it is not a number."""
+    largest = float(np.abs(found - planted).max() / planted.max())
+    return largest if np.isfinite(largest) else None

@@ -2,13 +2,14 @@
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastkernel
+from fastkernel import gather
 
 from . import data, measure, report, rivals
 from .measure import Call
@@ -31,35 +32,44 @@ OURS, ONE, NUMPY, SCIPY, SLIDING, YARDSTICK = CONTENDERS = [
 ]
 
 
-def exact_fit(source: NDArray, result: NDArray, taps: int, workers: int) -> NDArray:
-    return fastkernel.estimate_kernel(source, result, (taps, taps), workers=workers).kernel
+def exact_fit(
+    source: NDArray, result: NDArray, taps: int, workers: int, engine: str = "auto"
+) -> NDArray:
+    fit = fastkernel.estimate_kernel(source, result, (taps, taps), workers=workers, engine=engine)
+    return fit.kernel
 
 
-def _calls(pair: data.Pair, size: int, taps: int) -> dict[str, Call]:
+def chosen_engine(source: NDArray, result: NDArray, taps: int) -> str:
+    return gather.choose_engine(source, result, (taps, taps))
+
+
+def calls_on(pair: data.Pair, taps: int, engine: str = "auto") -> dict[str, Call]:
+    """Every contender's call, but for the design matrix where it does not fit."""
     images = (pair.source, pair.result, taps)
     calls = {
-        OURS: Call(exact_fit, (*images, WORKERS)),
-        ONE: Call(exact_fit, (*images, 1)),
+        OURS: Call(exact_fit, (*images, WORKERS, engine)),
+        ONE: Call(exact_fit, (*images, 1, engine)),
         NUMPY: Call(rivals.numpy_recipe, images),
         SCIPY: Call(rivals.scipy_recipe, (*images, WORKERS)),
         SLIDING: Call(rivals.sliding_windows, images),
         YARDSTICK: Call(rivals.scipy_rfft2, (pair.source.astype(np.float64), WORKERS)),
     }
-    if rivals.design_matrix_bytes(size, taps) > MATRIX_LIMIT:
+    if rivals.design_matrix_bytes(len(pair.source), taps) > MATRIX_LIMIT:
         del calls[SLIDING]
     return calls
 
 
-def _cell(image: NDArray, dtype: str, taps: int, repeats: int, memory: bool) -> dict[str, Any]:
-    size = len(image)
+def cell(
+    image: NDArray, dtype: str, taps: int, repeats: int, memory: bool, names: Sequence[str]
+) -> dict[str, Any]:
+    """Time, error and memory of the contenders named, on an image with a planted kernel."""
     pair = data.pair(image, taps, dtype)
-    calls = _calls(pair, size, taps)
-    contenders: dict[str, dict[str, Any]] = {name: {} for name in CONTENDERS}
+    calls = {name: call for name, call in calls_on(pair, taps).items() if name in names}
+    contenders: dict[str, dict[str, Any]] = {name: {} for name in names}
     for name, call in calls.items():
         answer = call()  # also the warm-up
         if name != YARDSTICK:
-            error = np.abs(answer - pair.kernel).max() / pair.kernel.max()
-            contenders[name]["error"] = float(error) if np.isfinite(error) else None
+            contenders[name]["error"] = data.error(answer, pair.kernel)
         del answer  # may be a view of a whole image
     times = measure.interleaved(calls, repeats)
     ours = statistics.median(times[OURS])
@@ -67,28 +77,30 @@ def _cell(image: NDArray, dtype: str, taps: int, repeats: int, memory: bool) -> 
         median = statistics.median(seconds)
         contenders[name] |= {"seconds": seconds, "median": median, "ratio": median / ours}
     if memory:
-        tiny = _calls(data.pair(data.photograph(TINY), taps, dtype), TINY, taps)
+        # The tiny pair must warm the engine that the measured one will take.
+        engine = chosen_engine(pair.source, pair.result, taps)
+        tiny = calls_on(data.pair(data.photograph(TINY), taps, dtype), taps, engine)
         for name, call in calls.items():
             contenders[name]["memory"] = measure.peak_memory(call, tiny[name])
-    return {"size": size, "dtype": dtype, "taps": taps, "contenders": contenders}
+    return {"size": len(image), "dtype": dtype, "taps": taps, "contenders": contenders}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    sizes = args.sizes or (QUICK_SIZES if args.quick else SIZES)
-    kernels = args.kernels or (QUICK_KERNELS if args.quick else KERNELS)
-    repeats = args.repeats or (QUICK_REPEATS if args.quick else REPEATS)
+    sizes = measure.wanted(args, SIZES, QUICK_SIZES, args.sizes)
+    kernels = measure.wanted(args, KERNELS, QUICK_KERNELS, args.kernels)
+    repeats = measure.wanted(args, REPEATS, QUICK_REPEATS, args.repeats)
     cells = []
     for size in sizes:
         image = data.photograph(size)
         for dtype in args.dtypes or DTYPES:
             for taps in kernels:
-                measure.progress("fit", f"{size}x{size}", dtype, f"k = {taps}")
-                cells.append(_cell(image, dtype, taps, repeats, args.memory))
+                measure.progress("fit", f"{size}²", dtype, f"k = {taps}")
+                cells.append(cell(image, dtype, taps, repeats, args.memory, CONTENDERS))
     photographs = {str(size): data.photograph_for(size) for size in sizes}
     return {"workers": WORKERS, "photographs": photographs, "cells": cells}
 
 
-def _label(cell: dict[str, Any]) -> str:
+def label(cell: dict[str, Any]) -> str:
     return f"{cell['size']}² {cell['dtype']}, {cell['taps']}×{cell['taps']}"
 
 
@@ -110,7 +122,7 @@ def _error(entry: dict[str, Any]) -> str:
 def tables(result: dict[str, Any]) -> str:
     def one(title: str, names: list[str], text: Callable[[dict[str, Any]], str]) -> str:
         rows = [
-            [_label(cell), *(text(cell["contenders"][name]) for name in names)]
+            [label(cell), *(text(cell["contenders"][name]) for name in names)]
             for cell in result["cells"]
         ]
         return f"### {title}\n\n{report.table(['image pair, kernel', *names], rows)}"
@@ -144,5 +156,5 @@ def readme(result: dict[str, Any]) -> str:
         time = report.figures(1e3 * ours["median"])
         ratio = report.figures(recipe["ratio"], 2)
         pairs = [text(entry) for text in (_error, _peak) for entry in (ours, recipe)]
-        rows.append([_label(cell), time, ratio, *pairs])
+        rows.append([label(cell), time, ratio, *pairs])
     return f"{report.table(header, rows)}\n\nfastkernel with {result['workers']} workers."

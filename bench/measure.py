@@ -1,5 +1,6 @@
 """Interleaved timing, peak memory in a fresh process, and the machine it was done on."""
 
+import argparse
 import datetime as dt
 import gc
 import importlib.metadata
@@ -15,13 +16,20 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS_EACH = 4.0  # a slow contender stops repeating near this, but not before three repeats
 VERSIONS = ["numpy", "scipy", "numba", "llvmlite", "pyfftw", "scikit-image", "fastkernel"]
+
+
+def wanted(args: argparse.Namespace, full: T, quick: T, asked: T | None = None) -> T:
+    """Return what a run was asked for, or a suite's own choice."""
+    return asked if asked is not None else quick if args.quick else full
 
 
 class Call(NamedTuple):
@@ -65,17 +73,18 @@ def interleaved(calls: dict[str, Call], repeats: int) -> dict[str, list[float]]:
     return times
 
 
-def peak_memory(call: Call, warm: Call) -> dict[str, int]:
+def peak_memory(call: Call, warm: Call, mapped: bool = False) -> dict[str, int]:
     """Bytes that one call needs beyond its arguments, measured in a fresh process.
 
     ``warm`` is the same call on a tiny input, made first, so that imports and compilation are
     paid. What it leaves behind (code, pools) is told as ``held``, the rise of the measured call
-    over it as ``peak``.
+    over it as ``peak``. Pages of mapped files, which the system may drop at any time, do not
+    count where ``mapped``.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "call.pickle")
         with path.open("wb") as file:
-            pickle.dump((call, warm), file, protocol=5)
+            pickle.dump((call, warm, mapped), file, protocol=5)
         done = subprocess.run(
             [sys.executable, "-m", "bench.measure", str(path)],
             cwd=ROOT,
@@ -94,28 +103,38 @@ def _status(field: str) -> int:
     raise LookupError(field)
 
 
-def _rise_of_high_water(call: Call) -> int:
+def _resident() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def _resident_without_files() -> int:
+    try:
+        return _status("RssAnon")
+    except (OSError, LookupError):
+        return psutil.Process().memory_full_info().uss
+
+
+def _rise_of_high_water(call: Callable[[], Any]) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is resident
     before = _status("VmHWM")
     call()
     return _status("VmHWM") - before
 
 
-def _rise_of_samples(call: Call) -> int:
-    process, stop = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
+def _rise_of_samples(call: Callable[[], Any], used: Callable[[], int]) -> int:
+    stop, before = threading.Event(), used()
     highest = before
 
     def watch() -> None:
         nonlocal highest
         while not stop.wait(0.001):
-            highest = max(highest, process.memory_info().rss)
+            highest = max(highest, used())
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
         answer = call()
-        highest = max(highest, process.memory_info().rss)  # a call may never let go of the GIL
+        highest = max(highest, used())  # a call may never let go of the GIL
         del answer
     finally:
         stop.set()
@@ -123,17 +142,22 @@ def _rise_of_samples(call: Call) -> int:
     return highest - before
 
 
+def rise(call: Callable[[], Any]) -> int:
+    """Return by how many bytes a call raises this process's peak of resident memory."""
+    try:
+        return _rise_of_high_water(call)
+    except (OSError, LookupError):
+        return _rise_of_samples(call, _resident)
+
+
 def _child(path: str) -> None:
     with Path(path).open("rb") as file:
-        call, warm = pickle.load(file)
-    resident = psutil.Process().memory_info().rss
+        call, warm, mapped = pickle.load(file)
+    before = _resident()
     warm()
     gc.collect()
-    held = psutil.Process().memory_info().rss - resident
-    try:
-        peak = _rise_of_high_water(call)
-    except (OSError, LookupError):
-        peak = _rise_of_samples(call)
+    held = _resident() - before
+    peak = _rise_of_samples(call, _resident_without_files) if mapped else rise(call)
     print(max(held, 0), max(peak, 0))
 
 

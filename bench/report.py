@@ -30,6 +30,11 @@ def figures(value: float | None, digits: int = 3) -> str:
     return f"{value:.{max(0, decimals)}f}"
 
 
+def milliseconds(entry: dict[str, Any] | None) -> str:
+    """The median of a contender, which may have sat out."""
+    return figures(1e3 * entry["median"]) if entry and "median" in entry else "-"
+
+
 def mebibytes(size: int | None) -> str:
     return "-" if size is None else figures(size / 2**20)
 
@@ -58,19 +63,28 @@ def save(folder: Path, result: dict[str, Any], text: str) -> None:
         path.write_text(content + "\n", encoding="utf-8", newline="\n")
 
 
-def load(folder: Path, suite: str) -> dict[str, Any]:
-    path = folder / f"{suite}.json"
-    if not path.is_file():
-        sys.exit(f"bench: no {path}: run `python -m bench {suite}` first")
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if result["quick"]:
-        sys.exit(f"bench: {path} is of a quick run: run `python -m bench {suite}` first")
+def path(folder: Path, suite: str) -> Path:
+    return folder / f"{suite}.json"
+
+
+def load(folder: Path, suite: str, quick: bool = False) -> dict[str, Any]:
+    """Read the results of a suite; those of a quick run only where ``quick``."""
+    source = path(folder, suite)
+    if not source.is_file():
+        sys.exit(f"bench: no {source}: run `python -m bench {suite}` first")
+    result = json.loads(source.read_text(encoding="utf-8"))
+    if result["quick"] and not quick:
+        sys.exit(f"bench: {source} is of a quick run: run `python -m bench {suite}` first")
     return result
+
+
+def markers(suite: str) -> tuple[str, str]:
+    return f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
 
 
 def rewrite(readme: Path, suite: str, text: str) -> None:
     """Put ``text`` between the suite's markers in a README."""
-    opening, closing = f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
+    opening, closing = markers(suite)
     old = readme.read_text(encoding="utf-8")
     if old.count(opening) != 1 or old.count(closing) != 1:
         sys.exit(f"bench: {readme} needs one {opening} and one {closing}")

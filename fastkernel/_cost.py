@@ -5,6 +5,7 @@ choice needs is their ratios, which vary less.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,6 +40,7 @@ def fft_rows(kernel_shape: Shape) -> int:
     return max(_FFT_ROWS, 2 * kernel_shape[0])
 
 
+@lru_cache(256)
 def fft_length(kernel_shape: Shape) -> int:
     """Return the length of the transforms of rows that take the least time."""
     lengths = [n for n in _TRANSFORM if fft_step(n, kernel_shape) >= n // 4]
@@ -48,6 +50,7 @@ def fft_length(kernel_shape: Shape) -> int:
     return min(times, key=lambda n: times[n])
 
 
+@lru_cache(256)
 def _fft_time(length: int, kernel_shape: Shape) -> float:
     """Return nanoseconds a pixel."""
     a_pixel, a_product = _FFT

@@ -7,7 +7,7 @@ the jobs, so the answer is the same bit for bit whoever did the work.
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -70,6 +70,10 @@ def tiles(shape: Shape, tile_shape: Shape) -> list[tuple[int, int, int, int]]:
     ]
 
 
+def _never() -> bool:
+    return False
+
+
 def run(
     jobs: Sequence[Callable[[S, Callable[[], bool]], T]],
     make_scratch: Callable[[], S],
@@ -99,6 +103,13 @@ def run(
         One result a job.
     """
     total = len(jobs)
+    if min(workers, total) <= 1:
+        scratch, found = make_scratch(), list[T]()
+        for job in jobs:
+            found.append(job(scratch, _never))
+            if progress is not None:
+                progress(len(found), total)
+        return found
     queue: SimpleQueue[int] = SimpleQueue()
     for number in range(total):
         queue.put(number)
@@ -120,10 +131,8 @@ def run(
             stop.set()
             raise
 
-    helpers: list[Future[None]] = []
-    if min(workers, total) > 1:
-        pool = _shared_executor()
-        helpers = [pool.submit(take_jobs) for _ in range(min(workers, total, MAX_THREADS) - 1)]
+    pool = _shared_executor()
+    helpers = [pool.submit(take_jobs) for _ in range(min(workers, total, MAX_THREADS) - 1)]
     try:
         take_jobs(progress)
     finally:

@@ -4,6 +4,7 @@ Every job reads into a worker's own scratch, which casts, re-orders and extends 
 loops see nothing else. What a job finds depends on its tiles alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -71,10 +72,11 @@ class Scratch:
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> AnyArray:
         """Return an array of ``shape`` with finite, otherwise arbitrary content."""
-        key, size = (name, np.dtype(dtype)), int(np.prod(shape))
-        if key not in self._arrays or self._arrays[key].size < size:
-            self._arrays[key] = np.zeros(size, dtype)
-        return self._arrays[key][:size].reshape(shape)
+        key, size = (name, np.dtype(dtype)), math.prod(shape)
+        found = self._arrays.get(key)
+        if found is None or found.size < size:
+            found = self._arrays[key] = np.zeros(size, dtype)
+        return found[:size].reshape(shape)
 
 
 def _row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:

@@ -28,7 +28,7 @@ class Factor:
 
     def solve(self, moments: FloatArray) -> FloatArray:
         """Return the taps ``x`` with ``H x = moments``."""
-        return np.asarray(linalg.cho_solve((self.lower, True), moments, check_finite=False))
+        return np.asarray(linalg.lapack.dpotrs(self.lower, moments, lower=1)[0])
 
     def inverse_diagonal(self) -> FloatArray:
         """Return the diagonal of the inverse matrix."""
