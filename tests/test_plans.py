@@ -1,0 +1,126 @@
+"""Plans under threads and forks: right answers, no hang, no abort."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.jit
+
+THREADS = """
+import threading
+import numpy as np
+from fastkernel import normal_equations
+
+rng = np.random.default_rng(0)
+cases = [(rng.random((90 + 31 * i, 700 - 60 * i)), (3 + i, 9 - i)) for i in range(8)]
+want = [normal_equations(x, x, k, engine="fft", workers=1).gram for x, k in cases]
+barrier, wrong = threading.Barrier(8), []
+
+def call(i):
+    barrier.wait()
+    for turn in range(25):
+        image, kernel = cases[(i + turn) % 8]
+        found = normal_equations(image, image, kernel, engine="fft", workers=1 + turn % 3).gram
+        if not (found == want[(i + turn) % 8]).all():
+            wrong.append((i, turn))
+
+threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not wrong, wrong
+"""
+
+FORKS = """
+import os, threading
+import numpy as np
+from fastkernel import _fft, normal_equations
+
+image = np.random.default_rng(0).random((60, 200))
+want = normal_equations(image, image, 5, engine="fft").gram
+stop = threading.Event()
+
+def plan():
+    n = 0
+    while not stop.is_set():
+        n += 1
+        with _fft.borrowed_row_transforms(64 + 2 * (n % 97), 40, 32):
+            pass
+
+planners = [threading.Thread(target=plan) for _ in range(2)]
+for planner in planners:
+    planner.start()
+try:
+    for _ in range(300):
+        child = os.fork()
+        if child == 0:
+            found = normal_equations(image, image, 5, engine="fft", workers=2).gram
+            os._exit(0 if (found == want).all() else 1)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+finally:
+    stop.set()
+    for planner in planners:
+        planner.join()
+"""
+
+POOL = """
+import multiprocessing, sys
+import numpy as np
+from fastkernel import gather, normal_equations
+
+gather.THREADED_WORK = 0
+image = np.random.default_rng(0).random((300, 400))
+
+def fit(k):
+    return normal_equations(image, image, k, engine="fft", workers=2).gram.sum()
+
+if __name__ == "__main__":
+    want = [fit(k) for k in (3, 4, 5, 6)]
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        assert pool.map(fit, (3, 4, 5, 6)) == want
+"""
+
+
+def run(code, *arguments, folder=None):
+    command = [sys.executable, "-W", "ignore::DeprecationWarning"]
+    if folder is not None:
+        path = folder / "script.py"
+        path.write_text(code)
+        command += [str(path), *arguments]
+    else:
+        command += ["-c", code]
+    subprocess.run(command, timeout=120, check=True)
+
+
+def test_eight_threads_with_different_shapes():
+    run(THREADS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_three_hundred_forks_while_others_plan():
+    run(FORKS)
+
+
+@pytest.mark.parametrize(
+    "method", ["spawn"] if sys.platform == "win32" else ["fork", "forkserver", "spawn"]
+)
+def test_pools_after_a_threaded_parent(method, tmp_path):
+    run(POOL, method, folder=tmp_path)
+
+
+def test_another_process_finds_the_same_bits():
+    code = (
+        "import numpy as np; from fastkernel import normal_equations\n"
+        "x = np.random.default_rng(1).random((200, 500))\n"
+        "print(normal_equations(x, x, 9, engine='fft').gram.tobytes().hex()[:4000])"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=120, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1
