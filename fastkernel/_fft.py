@@ -39,40 +39,32 @@ if hasattr(os, "register_at_fork"):
 
 
 class RowTransforms:
-    """Plans and scratch for the spectra of the rows of two tiles.
-
-    Rows of spectra are padded with zeros to whole vectors.
+    """A plan, with its scratch, for the spectra of rows.
 
     Attributes
     ----------
-    key : (int, int, int)
-        Length of the transforms, rows of the wide tile, rows of the core tile.
-    wide, core : (rows, length) float64 arrays
-        What `transform_wide` and `transform_core` read.
-    wide_spectra, core_spectra : (rows, n) complex128 arrays
-        What they write, in the first ``length // 2 + 1`` columns.
+    key : (int, int)
+        Length of the rows, and how many there are.
+    rows : (n, length) float64 array
+        What `transform` reads.
+    spectra : (n, m) complex128 array
+        What it writes, in the first ``length // 2 + 1`` columns; zeros fill whole vectors.
     """
 
-    def __init__(self, key: tuple[int, int, int]) -> None:
-        length, *heights = self.key = key
+    def __init__(self, key: tuple[int, int]) -> None:
+        length, n = self.key = key
         half = length // 2 + 1
-        padded = -(-half // 4) * 4
-        self.wide, self.core = (pyfftw.empty_aligned((n, length), np.float64) for n in heights)
-        self.wide_spectra, self.core_spectra = (
-            pyfftw.zeros_aligned((n, padded), np.complex128) for n in heights
-        )
-        self.transform_wide, self.transform_core = (
-            pyfftw.FFTW(
-                rows, spectra[:, :half], axes=(1,), flags=("FFTW_ESTIMATE",), threads=1
-            ).execute
-            for rows, spectra in ((self.wide, self.wide_spectra), (self.core, self.core_spectra))
-        )
+        self.rows = pyfftw.empty_aligned((n, length), np.float64)
+        self.spectra = pyfftw.zeros_aligned((n, -(-half // 4) * 4), np.complex128)
+        self.transform = pyfftw.FFTW(
+            self.rows, self.spectra[:, :half], axes=(1,), flags=("FFTW_ESTIMATE",), threads=1
+        ).execute
 
 
 @contextmanager
-def borrowed_row_transforms(length: int, wide_rows: int, core_rows: int) -> Iterator[RowTransforms]:
-    """Lend plans with their scratch, of arbitrary content, to one caller at a time."""
-    key = (length, wide_rows, core_rows)
+def borrowed_row_transforms(length: int, n: int) -> Iterator[RowTransforms]:
+    """Lend a plan with its scratch, of arbitrary content, to one caller at a time."""
+    key = (length, n)
     with _lock:
         found = next((idle for idle in _idle if idle.key == key), None)
         if found is None:

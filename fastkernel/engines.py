@@ -29,6 +29,9 @@ _SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
 # Enough for an even share on any usual machine, few enough that their sums stay small.
 MAX_JOBS = 64
 
+# Tiles of a job that transforms, at least: what it does once is then a small part of its work.
+FFT_TILES = 6
+
 # Positions of a rim strip that are read at a time.
 SEGMENT = 4096
 
@@ -123,15 +126,15 @@ class _ZeroPadded:
     """Scratch of which one part is written at a time, and all else is zero."""
 
     def __init__(self, array: FloatArray) -> None:
-        self._array = array
+        self.array = array
         self._part: tuple[int, int, int] | None = None
 
     def part(self, left: int, height: int, width: int) -> FloatArray:
         """Return the part to write; the rest is cleared where it was not."""
         if self._part != (left, height, width):
-            self._array[:] = 0
+            self.array[:] = 0
             self._part = (left, height, width)
-        return self._array[:height, left : left + width]
+        return self.array[:height, left : left + width]
 
 
 def _plan_rows(rows: int) -> int:
@@ -158,13 +161,15 @@ class FftJob:
         """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
         (source, result, window), (p, q) = self.pair, self.kernel_shape
         rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
-        core_rows, energy = _plan_rows(max(tile[2] for tile in self.tiles)), 0.0
-        with _fft.borrowed_row_transforms(self.length, core_rows + p - 1, core_rows) as plans:
-            wide, core = _ZeroPadded(plans.wide), _ZeroPadded(plans.core)
-            wide_spectra = plans.wide_spectra.view(np.float64)
-            core_spectra = plans.core_spectra.view(np.float64)
-            n = wide_spectra.shape[1]
-            totals = [scratch.array(name, (2 * p, n)) for name in ("yx", "xx")]
+        core, energy = _plan_rows(max(tile[2] for tile in self.tiles)), 0.0
+        with _fft.borrowed_row_transforms(self.length, 3 * core + p - 1) as plan:
+            # The source with its surroundings, the source's own tile, the result's.
+            split = core + p - 1, 2 * core + p - 1
+            around, own, answer = map(_ZeroPadded, np.split(plan.rows, split))
+            spectra = np.split(plan.spectra.view(np.float64), split)
+            totals = [
+                scratch.array(name, (2 * p, spectra[0].shape[1])) for name in ("own", "answer")
+            ]
             for total in totals:
                 total[:] = 0
             for top, left, height, width in self.tiles:
@@ -173,26 +178,24 @@ class FftJob:
                 bottom = min(top + height + p - 1, rows)
                 first, last = max(left - q + 1, 0), min(left + width + q - 1, cols)
                 # The tile's own first column stands q - 1 columns into its surroundings.
-                part = wide.part(first - left + q - 1, bottom - top, last - first)
+                part = around.part(first - left + q - 1, bottom - top, last - first)
                 load(source, window.source_pixel(top, first), window.boundary, part)
-                own = plans.wide[:height, q - 1 : q - 1 + width]
-                core.part(0, height, width)[:] = own
-                plans.transform_wide()
-                plans.transform_core()
-                lags.add_row_correlations(wide_spectra, core_spectra, height, totals[1])
-                height = min(height, window.shape[0] - top)
-                width = min(width, window.shape[1] - left)
-                if min(height, width) > 0:
-                    part = core.part(0, height, width)
+                own.part(0, height, width)[:] = around.array[:height, q - 1 : q - 1 + width]
+                inside = (
+                    max(0, min(height, window.shape[0] - top)),
+                    max(0, min(width, window.shape[1] - left)),
+                )
+                part = answer.part(0, *inside)
+                if part.size:
                     load(result, window.result_pixel(top, left), window.boundary, part)
-                    energy += lags.energy(plans.core, (height, width))
-                    plans.transform_core()
-                    lags.add_row_correlations(wide_spectra, core_spectra, height, totals[0])
-        spectra = [lags.row_correlations(total)[:, : self.length // 2 + 1] for total in totals]
-        found = [np.fft.irfft(part, self.length)[:, : 2 * q - 1] for part in spectra]
+                    energy += lags.energy(answer.array, inside)
+                plan.transform()
+                lags.add_row_correlations(*spectra, height, *totals)
+        products = [lags.row_correlations(total)[:, : self.length // 2 + 1] for total in totals]
+        found = [np.fft.irfft(part, self.length)[:, : 2 * q - 1] for part in products]
         if self._is_exact():
             found = [np.rint(part) for part in found]
-        return Found(found[0][:, q - 1 :], found[1], energy)
+        return Found(found[1][:, q - 1 :], found[0], energy)
 
     def _is_exact(self) -> bool:
         source, result, _ = self.pair
@@ -246,7 +249,8 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
         length = fft_length(kernel_shape)
         rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
         tile_shape = min(fft_rows(kernel_shape), rows), min(fft_step(length, kernel_shape), cols)
-        parts = _shares(_tiles.tiles((rows, cols), tile_shape), MAX_JOBS)
+        tiles = _tiles.tiles((rows, cols), tile_shape)
+        parts = _shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
     parts = _shares(_tiles.tiles(window.shape, TILE_SHAPES[engine]), MAX_JOBS)
     return [DirectJob(pair, kernel_shape, part, engine) for part in parts]

@@ -20,6 +20,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(engines, "TILE_SHAPES", dict.fromkeys(engines.TILE_SHAPES, (3, 5)))
     monkeypatch.setattr(engines, "SEGMENT", 4)
     monkeypatch.setattr(engines, "MAX_JOBS", 5)
+    monkeypatch.setattr(engines, "FFT_TILES", 1)
     monkeypatch.setattr(engines, "fft_rows", lambda kernel_shape: 4)
     monkeypatch.setattr(engines, "fft_step", lambda length, kernel_shape: 5)
     monkeypatch.setattr(gather, "MAX_JOBS", 5)

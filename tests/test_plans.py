@@ -46,7 +46,7 @@ def plan():
     n = 0
     while not stop.is_set():
         n += 1
-        with _fft.borrowed_row_transforms(64 + 2 * (n % 97), 40, 32):
+        with _fft.borrowed_row_transforms(64 + 2 * (n % 97), 40):
             pass
 
 planners = [threading.Thread(target=plan) for _ in range(2)]

@@ -10,7 +10,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
@@ -33,6 +33,16 @@ def _register_bytes() -> int:
 
 
 VECTOR_BYTES = _register_bytes()
+
+
+@register_jitable
+def lag_groups(count: int) -> list[tuple[int, int]]:
+    """Return the groups in which ``count`` lags are marched, as (first lag, lags): of even size.
+
+    A march of few lags has too few sums under way to keep the multipliers busy.
+    """
+    n = -(-count // MAX_LAGS)
+    return [(i * count // n, (i + 1) * count // n - i * count // n) for i in range(n)]
 
 
 def vector_lanes(dtype: DTypeLike) -> int:
@@ -292,20 +302,19 @@ def add_tile(x, y, tile_shape, everything, sums, out):
     height, width = tile_shape
     p, q = out.shape[1:]
     lanes = VECTOR_BYTES // x.itemsize
+    groups = lag_groups(p)
     sums[:] = 0
     for col in range(0, width, lanes):
         for shift in range(q):
             kinds = MOMENTS
             if everything:
                 kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
-            for lag in range(0, p, MAX_LAGS):
-                n = min(MAX_LAGS, p - lag)
+            for lag, n in groups:
                 place = sums[shift, KINDS * lag :]
                 _march(x, y, 0, col, shift, lag, height, width, kinds, n, place)
     for shift in range(q):
         n_kinds = (KINDS if shift > 0 else 2) if everything else 1
-        for lag in range(0, p, MAX_LAGS):
-            n = min(MAX_LAGS, p - lag)
+        for lag, n in groups:
             for kind in range(n_kinds):
                 for i in range(n):
                     total = 0.0
@@ -340,12 +349,12 @@ def add_line_products(lines, length, block, sums, out):
     """
     lags, n = out.shape[0], out.shape[1]
     lanes = sums.shape[1]
+    groups = lag_groups(lags)
     for row in range(0, length, block):
         height = min(block, length - row)
         for col in range(0, n, lanes):
             for shift in range(n - col):
-                for lag in range(0, lags, MAX_LAGS):
-                    m = min(MAX_LAGS, lags - lag)
+                for lag, m in groups:
                     sums[:] = 0
                     _march(lines, lines, row, col, shift, lag, height, n, MOMENTS | ACROSS, m, sums)
                     for i in range(m):
@@ -356,42 +365,42 @@ def add_line_products(lines, length, block, sums, out):
 
 
 @_loop
-def add_row_correlations(wide, core, height, out):
-    r"""Add the products of the spectra of rows, at all lags of rows, to ``out``.
+def add_row_correlations(wide, own, answer, height, own_out, answer_out):
+    r"""Add the products of the spectra of rows, at all lags of rows, to two accumulators.
 
     Parameters
     ----------
     wide : (>= height + p - 1, n) float64 array
         Spectra of rows, real and imaginary parts in turn; ``n`` a whole number of vectors.
-    core : (>= height, n) float64 array
+    own, answer : (>= height, n) float64 arrays
         Spectra of the rows that they are correlated with.
     height : int
-        Number of rows of ``core``.
-    out : (2 * p, n) float64 array
-        Accumulator, updated in place; `row_correlations` reads it.
+        Number of rows to correlate.
+    own_out, answer_out : (2 * p, n) float64 arrays
+        Accumulators, updated in place; `row_correlations` reads them.
 
     Notes
     -----
     .. math:: \sum_{t < \mathrm{height}} \overline{c_{tf}}\, w_{t+i,\,f}
 
     Four real products make a complex one; they are summed as they come, element by element with
-    ``core`` as it is and with its parts swapped. Cost: ``4 * p`` multiply-adds an element.
+    ``c`` as it is and with its parts swapped. Cost: ``8 * p`` multiply-adds an element.
     """
-    p, n = out.shape[0] // 2, out.shape[1]
+    p, n = own_out.shape[0] // 2, own_out.shape[1]
     lanes = VECTOR_BYTES // wide.itemsize
+    kinds = MOMENTS | SWAPPED
+    groups = lag_groups(p)
     for col in range(0, n, lanes):
-        for lag in range(0, p, MAX_LAGS):
-            m = min(MAX_LAGS, p - lag)
-            place = out[2 * lag :, col:]
-            _march(wide, core, 0, col, 0, lag, height, n, MOMENTS | SWAPPED, m, place)
+        for lag, m in groups:
+            _march(wide, own, 0, col, 0, lag, height, n, kinds, m, own_out[2 * lag :, col:])
+            _march(wide, answer, 0, col, 0, lag, height, n, kinds, m, answer_out[2 * lag :, col:])
 
 
 def row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Return the sums of `add_row_correlations` as complex numbers, (p, n // 2)."""
     p = len(out) // 2
     found = np.empty((p, out.shape[1] // 2), np.complex128)
-    for lag in range(0, p, MAX_LAGS):
-        n = min(MAX_LAGS, p - lag)
+    for lag, n in lag_groups(p):
         straight, swapped = out[2 * lag : 2 * lag + n], out[2 * lag + n : 2 * lag + 2 * n]
         found.real[lag : lag + n] = straight[:, ::2] + straight[:, 1::2]
         found.imag[lag : lag + n] = swapped[:, 1::2] - swapped[:, ::2]
