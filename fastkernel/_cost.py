@@ -12,12 +12,22 @@ import numpy as np
 from fastkernel._typing import AnyArray, Shape
 
 # Nanoseconds a pixel and nanoseconds a multiply-add, reading included.
-_DIRECT = {"integer": (0.8, 0.016), "float": (1.9, 0.040)}
+_DIRECT = {"integer": (0.7, 0.0125), "float": (2.0, 0.0345)}
 
-# Nanoseconds a pixel, a multiply-add of spectra, and a pixel that is transformed: the longer the
-# rows, the less of a tile stays in the second-level cache.
-_FFT = (1.5, 0.035)
-_TRANSFORM = {128: 2.8, 256: 2.4, 512: 3.0, 1024: 3.6, 2048: 4.2}
+# Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed: the
+# longer the rows, the less of a tile stays in the second-level cache.
+_FFT = (2.0, 0.043)
+_TRANSFORM = {
+    128: 4.4,
+    192: 4.1,
+    256: 4.1,
+    320: 4.1,
+    384: 4.3,
+    512: 4.6,
+    640: 4.8,
+    1024: 5.0,
+    2048: 5.5,
+}
 _FFT_ROWS = 128
 
 ENGINES = ("integer", "float", "fft")
@@ -30,42 +40,50 @@ def is_narrow(source: AnyArray, result: AnyArray) -> bool:
     )
 
 
-def fft_step(length: int, kernel_shape: Shape) -> int:
-    """Return how many columns a transform of ``length`` correlates at all shifts."""
-    return length - 2 * (kernel_shape[1] - 1)
-
-
-def fft_rows(kernel_shape: Shape) -> int:
-    """Return how many rows a tile has: enough that its surroundings below are a small part."""
-    return max(_FFT_ROWS, 2 * kernel_shape[0])
+def _even(length: int, most: int) -> int:
+    """Return the size of the fewest equal parts of ``length`` that hold at most ``most``."""
+    return math.ceil(length / math.ceil(length / most))
 
 
 @lru_cache(256)
-def fft_length(kernel_shape: Shape) -> int:
-    """Return the length of the transforms of rows that take the least time."""
-    lengths = [n for n in _TRANSFORM if fft_step(n, kernel_shape) >= n // 4]
-    if not lengths:
-        return 1 << (4 * kernel_shape[1] - 1).bit_length()
-    times = {n: _fft_time(n, kernel_shape) for n in lengths}
-    return min(times, key=lambda n: times[n])
+def fft_tiling(window_shape: Shape, kernel_shape: Shape) -> tuple[int, Shape]:
+    """Return the length of the transforms of rows, and the tiles, that take the least time.
+
+    A transform of length ``n`` correlates ``n - 2 (q - 1)`` columns at all shifts; a tile has so
+    many rows that the ``p - 1`` below it are a small part.
+    """
+    p, q = kernel_shape
+    rows, cols = (n + k - 1 for n, k in zip(window_shape, kernel_shape, strict=True))
+    height = _even(rows, max(_FFT_ROWS, 2 * p))
+    lengths = [n for n in _TRANSFORM if n - 2 * (q - 1) >= n // 4]
+    lengths = lengths or [1 << (4 * q - 1).bit_length()]
+    tilings = [(n, (height, _even(cols, n - 2 * (q - 1)))) for n in lengths]
+    return min(tilings, key=lambda tiling: _fft_time(window_shape, kernel_shape, *tiling))
 
 
-@lru_cache(256)
-def _fft_time(length: int, kernel_shape: Shape) -> float:
-    """Return nanoseconds a pixel."""
+def _fft_time(window_shape: Shape, kernel_shape: Shape, length: int, tile_shape: Shape) -> float:
+    """Return nanoseconds of one worker."""
+    rows, cols = (n + k - 1 for n, k in zip(window_shape, kernel_shape, strict=True))
+    height, width = tile_shape
     a_pixel, a_product = _FFT
     a_transform = _TRANSFORM.get(length, max(_TRANSFORM.values()))
-    elements = length / fft_step(length, kernel_shape)
-    return a_pixel + elements * (a_transform + a_product * 4 * kernel_shape[0])
+    # Every tile transforms its rows, and a third as many rows of surroundings as reach below it.
+    down, across = math.ceil(rows / height), math.ceil(cols / width)
+    transformed = across * length * (down * (height + (kernel_shape[0] - 1) / 3))
+    multiplied = across * length * rows * 4 * kernel_shape[0]
+    return rows * cols * a_pixel + transformed * a_transform + multiplied * a_product
 
 
-def choose_engine(source: AnyArray, result: AnyArray, kernel_shape: Shape) -> str:
+def choose_engine(
+    source: AnyArray, result: AnyArray, window_shape: Shape, kernel_shape: Shape
+) -> str:
     """Return the engine that takes the least time by the model: one of `ENGINES`."""
     p, q = kernel_shape
     direct = "integer" if is_narrow(source, result) else "float"
     a_pixel, a_product = _DIRECT[direct]
-    direct_time = a_pixel + a_product * (3 * p * q - p - q + 1)
-    return direct if direct_time <= _fft_time(fft_length(kernel_shape), kernel_shape) else "fft"
+    direct_time = math.prod(window_shape) * (a_pixel + a_product * (3 * p * q - p - q + 1))
+    fft_time = _fft_time(window_shape, kernel_shape, *fft_tiling(window_shape, kernel_shape))
+    return direct if direct_time <= fft_time else "fft"
 
 
 def fft_sums_are_exact(n_pixels: int, largest_product: int, length: int) -> bool:

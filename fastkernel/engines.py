@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from fastkernel import _fft, _tiles
 from fastkernel._borders import load
-from fastkernel._cost import fft_length, fft_rows, fft_step, fft_sums_are_exact, largest_product
+from fastkernel._cost import fft_sums_are_exact, fft_tiling, largest_product
 from fastkernel._loops import lags, stencil
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel._windows import Window
@@ -137,11 +137,6 @@ class _ZeroPadded:
         return self.array[:height, left : left + width]
 
 
-def _plan_rows(rows: int) -> int:
-    """Return the rows of a plan for a tile of ``rows``: few sizes, because planning takes time."""
-    return max(32, 1 << (rows - 1).bit_length())
-
-
 @dataclass(frozen=True, slots=True)
 class FftJob:
     """Some tiles of a pair, correlated by transforms of their rows.
@@ -161,7 +156,7 @@ class FftJob:
         """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
         (source, result, window), (p, q) = self.pair, self.kernel_shape
         rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
-        core, energy = _plan_rows(max(tile[2] for tile in self.tiles)), 0.0
+        core, energy = max(tile[2] for tile in self.tiles), 0.0
         with _fft.borrowed_row_transforms(self.length, 3 * core + p - 1) as plan:
             # The source with its surroundings, the source's own tile, the result's.
             split = core + p - 1, 2 * core + p - 1
@@ -246,9 +241,8 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
     """Return the jobs that together read every pixel of a pair."""
     window = pair.window
     if engine == "fft":
-        length = fft_length(kernel_shape)
+        length, tile_shape = fft_tiling(window.shape, kernel_shape)
         rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
-        tile_shape = min(fft_rows(kernel_shape), rows), min(fft_step(length, kernel_shape), cols)
         tiles = _tiles.tiles((rows, cols), tile_shape)
         parts = _shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]

@@ -188,7 +188,7 @@ def gather(
     def make_jobs(pair: Pair) -> list[Job]:
         chosen = engine
         if engine == "auto":
-            chosen = choose_engine(pair.source, pair.result, kernel_shape)
+            chosen = choose_engine(pair.source, pair.result, pair.window.shape, kernel_shape)
         return [*tile_jobs(pair, kernel_shape, chosen), *rim_jobs(pair, kernel_shape)]
 
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
