@@ -23,8 +23,7 @@ REPEATS, QUICK_REPEATS = 9, 2
 MULTIPLY_ADDS = 10**11  # a direct engine's, beyond which a call takes seconds and is left out
 REFERENCES = [fit.NUMPY, fit.SCIPY, fit.YARDSTICK]
 GOAL = 1.25  # no other engine should be more times faster than the chosen one
-LENGTHS = [128, 256, 512, 1024, 2048]  # of the transforms that `--constants` compares
-THREADED_SIZE = 1024  # from here on every engine uses all its workers
+STEADY_SIZE = 1024  # from here on what a call does once is lost in its time
 
 
 def equations(
@@ -37,10 +36,16 @@ def equations(
 ) -> fastkernel.NormalEquations:
     """Gather with an engine, and with transforms of a length where one is given."""
     if length is not None:
-        with mock.patch.object(library, "fft_length", return_value=length):
+        tiling = _tilings(len(source), taps)[length]
+        with mock.patch.object(library, "fft_tiling", return_value=tiling):
             return equations(source, result, taps, engine, None, workers)
     shape = (taps, taps)
     return fastkernel.normal_equations(source, result, shape, engine=engine, workers=workers)
+
+
+def _tilings(size: int, taps: int) -> dict[int, _cost.Tiling]:
+    """The tilings that the library chooses from, by the length of their transforms."""
+    return _cost.fft_tilings((size - taps + 1,) * 2, (taps, taps))
 
 
 def multiply_adds(taps: int) -> int:
@@ -49,15 +54,15 @@ def multiply_adds(taps: int) -> int:
 
 
 def _contenders(size: int, dtype: str, taps: int, chosen: str, constants: bool) -> dict[str, tuple]:
-    """Every contender's engine, and the length of its transforms where that is not left open."""
+    """Every contender's engine; for constants also the length of transforms, and one worker."""
     names = [name for name in _cost.ENGINES if name != "integer" or dtype == "uint8"]
     if multiply_adds(taps) * size**2 > MULTIPLY_ADDS:
         names = [name for name in names if name in ("fft", chosen)]
     found: dict[str, tuple] = {name: (name,) for name in [*names, "auto"]}
     if constants:
-        for length in LENGTHS:
-            if _cost.fft_step(length, (taps, taps)) >= length // 4:
-                found[f"fft {length}"] = ("fft", length)
+        for length in _tilings(size, taps):
+            found[f"fft {length}"] = ("fft", length)
+        found = {name: (*(*how, None)[:2], 1) for name, how in found.items()}
     return found
 
 
@@ -103,9 +108,10 @@ def _terms(name: str, size: int, taps: int) -> dict[str, float]:
     engine, _, length = name.partition(" ")
     if engine != "fft":
         return {"pixel": 1, "multiply-add": multiply_adds(taps)}
-    tiles = math.ceil(size / _cost.fft_step(int(length), (taps, taps)))  # side by side
-    elements = tiles * int(length) / size
-    return {"pixel": 1, "multiply-add": elements * 4 * taps, length: elements}
+    window, kernel_shape = (size - taps + 1,) * 2, (taps, taps)
+    terms = _cost.fft_terms(window, kernel_shape, _tilings(size, taps)[int(length)])
+    pixels, products, transformed = (term / math.prod(window) for term in terms)
+    return {"pixel": pixels, "multiply-add": products, length: transformed}
 
 
 def _constants(result: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -115,8 +121,8 @@ def _constants(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     for cell in result["cells"]:
         size, taps = cell["size"], cell["taps"]
         for name, entry in cell["contenders"].items():
-            if name not in ("auto", "fft") and size >= min(THREADED_SIZE, largest):
-                time = 1e9 * result["workers"] * entry["median"] / (size - taps + 1) ** 2
+            if name not in ("auto", "fft") and size >= min(STEADY_SIZE, largest):
+                time = 1e9 * entry["median"] / (size - taps + 1) ** 2
                 # Errors are relative, so that a small kernel counts as much as a large one.
                 row = {term: value / time for term, value in _terms(name, size, taps).items()}
                 rows.setdefault(name.partition(" ")[0], []).append(row)
@@ -178,7 +184,7 @@ def _cost_rule(constants: dict[str, dict[str, float]]) -> str:
     lines = [f"_DIRECT = {{{direct}}}", f"_FFT = {pairs['fft']}", f"_TRANSFORM = {{{transforms}}}"]
     return "\n".join(
         [
-            "Constants of the cost rule, ns of one worker (time times workers):",
+            "Constants of the cost rule, ns of one worker:",
             "",
             *(f"    {line}" for line in lines),
         ]

@@ -40,7 +40,8 @@ def exact_fit(
 
 
 def chosen_engine(source: NDArray, result: NDArray, taps: int) -> str:
-    return gather.choose_engine(source, result, (taps, taps))
+    window = source.shape[0] - taps + 1, source.shape[1] - taps + 1
+    return gather.choose_engine(source, result, window, (taps, taps))
 
 
 def calls_on(pair: data.Pair, taps: int, engine: str = "auto") -> dict[str, Call]:

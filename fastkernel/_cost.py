@@ -6,6 +6,7 @@ choice needs is their ratios, which vary less.
 
 import math
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -45,9 +46,11 @@ def _even(length: int, most: int) -> int:
     return math.ceil(length / math.ceil(length / most))
 
 
-@lru_cache(256)
-def fft_tiling(window_shape: Shape, kernel_shape: Shape) -> tuple[int, Shape]:
-    """Return the length of the transforms of rows, and the tiles, that take the least time.
+Tiling: TypeAlias = tuple[int, Shape]
+
+
+def fft_tilings(window_shape: Shape, kernel_shape: Shape) -> dict[int, Tiling]:
+    """Return the tilings to choose from, by length: that of the transforms, and the tiles' shape.
 
     A transform of length ``n`` correlates ``n - 2 (q - 1)`` columns at all shifts; a tile has so
     many rows that the ``p - 1`` below it are a small part.
@@ -56,22 +59,35 @@ def fft_tiling(window_shape: Shape, kernel_shape: Shape) -> tuple[int, Shape]:
     rows, cols = (n + k - 1 for n, k in zip(window_shape, kernel_shape, strict=True))
     height = _even(rows, max(_FFT_ROWS, 2 * p))
     lengths = [n for n in _TRANSFORM if n - 2 * (q - 1) >= n // 4]
-    lengths = lengths or [1 << (4 * q - 1).bit_length()]
-    tilings = [(n, (height, _even(cols, n - 2 * (q - 1)))) for n in lengths]
-    return min(tilings, key=lambda tiling: _fft_time(window_shape, kernel_shape, *tiling))
+    return {
+        n: (n, (height, _even(cols, n - 2 * (q - 1))))
+        for n in lengths or [1 << (4 * q - 1).bit_length()]
+    }
 
 
-def _fft_time(window_shape: Shape, kernel_shape: Shape, length: int, tile_shape: Shape) -> float:
-    """Return nanoseconds of one worker."""
+@lru_cache(256)
+def fft_tiling(window_shape: Shape, kernel_shape: Shape) -> Tiling:
+    """Return the tiling that takes the least time."""
+    tilings = fft_tilings(window_shape, kernel_shape).values()
+    return min(tilings, key=lambda tiling: _fft_time(window_shape, kernel_shape, tiling))
+
+
+def fft_terms(window_shape: Shape, kernel_shape: Shape, tiling: Tiling) -> tuple[float, ...]:
+    """Return what the constants of `_FFT` and `_TRANSFORM` multiply."""
+    length, (height, width) = tiling
     rows, cols = (n + k - 1 for n, k in zip(window_shape, kernel_shape, strict=True))
-    height, width = tile_shape
-    a_pixel, a_product = _FFT
-    a_transform = _TRANSFORM.get(length, max(_TRANSFORM.values()))
     # Every tile transforms its rows, and a third as many rows of surroundings as reach below it.
     down, across = math.ceil(rows / height), math.ceil(cols / width)
-    transformed = across * length * (down * (height + (kernel_shape[0] - 1) / 3))
-    multiplied = across * length * rows * 4 * kernel_shape[0]
-    return rows * cols * a_pixel + transformed * a_transform + multiplied * a_product
+    transformed = across * length * down * (height + (kernel_shape[0] - 1) / 3)
+    return rows * cols, across * length * rows * 4 * kernel_shape[0], transformed
+
+
+def _fft_time(window_shape: Shape, kernel_shape: Shape, tiling: Tiling) -> float:
+    """Return nanoseconds of one worker."""
+    pixels, products, transformed = fft_terms(window_shape, kernel_shape, tiling)
+    a_pixel, a_product = _FFT
+    a_transform = _TRANSFORM.get(tiling[0], max(_TRANSFORM.values()))
+    return pixels * a_pixel + products * a_product + transformed * a_transform
 
 
 def choose_engine(
@@ -82,7 +98,7 @@ def choose_engine(
     direct = "integer" if is_narrow(source, result) else "float"
     a_pixel, a_product = _DIRECT[direct]
     direct_time = math.prod(window_shape) * (a_pixel + a_product * (3 * p * q - p - q + 1))
-    fft_time = _fft_time(window_shape, kernel_shape, *fft_tiling(window_shape, kernel_shape))
+    fft_time = _fft_time(window_shape, kernel_shape, fft_tiling(window_shape, kernel_shape))
     return direct if direct_time <= fft_time else "fft"
 
 

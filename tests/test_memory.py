@@ -41,6 +41,54 @@ def test_a_mapped_file_is_read_tile_by_tile(tmp_path):
     assert got[0].n_pixels == 6000 * 8000 - 2 * (6000 + 8000 - 2)
 
 
+HUGE = """
+import sys
+import numpy as np
+from fastkernel import normal_equations
+
+side, taps = map(int, sys.argv[2:])
+image = np.memmap(sys.argv[1], np.uint8, "w+", shape=(side, side))
+image[-40:-30, -50:-40] = 200
+image[:10, :10] = 100
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+
+normal_equations(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8), taps)
+before, most = anonymous(), 0
+
+def watch(done, total):
+    global most
+    most = max(most, anonymous())
+
+found = normal_equations(image, image, taps, callback=watch)
+rim = taps - 1
+assert found.n_pixels == (side - rim) ** 2
+middle = taps * taps // 2
+assert found.gram[middle, middle] == 100 * 200**2 + (10 - rim // 2) ** 2 * 100**2
+assert found.energy == found.gram[middle, middle]
+print((most - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts anonymous pages as Linux does")
+@pytest.mark.parametrize(("side", "taps"), [(32768, 9), (46400, 3)])
+def test_a_sparse_file_of_more_pixels_than_memory_would_like(side, taps, tmp_path):
+    """Beyond the mapped pages less than 64 MiB; the second has more than 2**31 pixels."""
+    import subprocess
+
+    path = str(tmp_path / "image")
+    done = subprocess.run(
+        [sys.executable, "-c", HUGE, path, str(side), str(taps)],
+        timeout=300,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert float(done.stdout) < 64
+
+
 GUARD = """
 import mmap, ctypes, numpy as np, sys
 from fastkernel._loops import lags
