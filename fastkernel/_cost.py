@@ -13,22 +13,24 @@ import numpy as np
 from fastkernel._typing import AnyArray, Shape
 
 # Nanoseconds a pixel and nanoseconds a multiply-add, reading included.
-_DIRECT = {"integer": (0.7, 0.0125), "float": (2.0, 0.0345)}
+_DIRECT = {"integer": (1.2, 0.015), "float": (2.5, 0.045)}
 
-# Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed: the
-# longer the rows, the less of a tile stays in the second-level cache.
-_FFT = (2.0, 0.043)
+# Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed, by
+# the length of the rows.
+_FFT = (0.0, 0.083)
 _TRANSFORM = {
-    128: 4.4,
-    192: 4.1,
-    256: 4.1,
-    320: 4.1,
-    384: 4.3,
-    512: 4.6,
-    640: 4.8,
-    1024: 5.0,
-    2048: 5.5,
+    128: 7.0,
+    192: 6.3,
+    256: 6.8,
+    320: 6.7,
+    384: 7.1,
+    512: 6.8,
+    640: 7.3,
+    1024: 6.4,
+    2048: 6.9,
 }
+
+# Rows of a tile that transforms: with their spectra they fill half of a 2 MB second-level cache.
 _FFT_ROWS = 128
 
 ENGINES = ("integer", "float", "fft")

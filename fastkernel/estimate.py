@@ -10,14 +10,18 @@ from fastkernel._typing import Images, Progress, Shape
 from fastkernel.engines import Pair
 from fastkernel.fit import KernelFit
 from fastkernel.gather import gather_residual
-from fastkernel.normal import as_engine, equations_of, matched_pairs
-from fastkernel.solvers import refuse_too_few
+from fastkernel.large import fit_large
+from fastkernel.normal import NormalEquations, as_engine, equations_of, matched_pairs
+from fastkernel.solvers import Factor, refuse_too_few
 
 _EPS = float(np.finfo(np.float64).eps)
 
 # Share of the taps' size that rounding may reach before the pixels are read again.
 _ROUNDING_ALLOWED = 1e-11
 _MAX_REFINEMENTS = 3
+
+# Taps beyond which the equations are not formed: they would take 128 MiB, and a minute soon.
+_FORMED = 4096
 
 
 def estimate_kernel(
@@ -90,7 +94,10 @@ def estimate_kernel(
 
     Notes
     -----
-    The pixels are read once; solving costs :math:`O((pq)^3)` whatever their number [1]_. Where
+    The pixels are read once; solving costs :math:`O((pq)^3)` whatever their number [1]_. Beyond
+    4096 taps (and unless a side of the kernel is 1 or 2) the equations are not formed: conjugate
+    gradients apply them by transforms, without standard errors, and ``engine`` has no say; a
+    dataset that is read by slices is then held in memory. Where
     the result is float64 (or float32, to its own precision) and rounding of the normal equations
     could be seen in the taps or hides the residual, the pixels are read again: the residual,
     computed pixel by pixel, corrects the taps by the same factor [2]_, which takes their error
@@ -124,27 +131,38 @@ def estimate_kernel(
     pairs = matched_pairs(source, result, shape, boundary, channel_axis)
     if penalty == 0:
         refuse_too_few(sum(pair.window.n_pixels for pair in pairs), math.prod(shape))
-    fit = equations_of(pairs, shape, threads, callback, as_engine(engine, pairs)).solve(
-        ridge=penalty
-    )
-    return _refine(fit, pairs, penalty, threads) if _rounding_shows(fit, pairs) else fit
+    chosen = as_engine(engine, pairs)
+    # Where a side is 1 or 2 the equations are no larger than what replaces them.
+    if math.prod(shape) > _FORMED and min(shape) > 2:
+        return fit_large(pairs, shape, penalty, threads, callback)
+    equations = equations_of(pairs, shape, threads, callback, chosen)
+    fit = equations.solve(ridge=penalty)
+    if fit._factor is None or not _rounding_shows(fit, equations, pairs):
+        return fit
+    return _refine(fit, equations, fit._factor, pairs, penalty, threads)
 
 
-def _rounding_shows(fit: KernelFit, pairs: list[Pair]) -> bool:
+def _rounding_shows(fit: KernelFit, equations: NormalEquations, pairs: list[Pair]) -> bool:
     """Tell whether the data are fine enough to see the rounding of the equations."""
     if any(pair.result.dtype.kind != "f" for pair in pairs):
         return False
     resolution = max(float(np.finfo(pair.result.dtype).eps) for pair in pairs)
-    residual_hidden = fit.residual_rms**2 * fit.n_pixels <= 1.01 * fit.equations.hidden_energy
+    residual_hidden = fit.residual_rms**2 * fit.n_pixels <= 1.01 * equations.hidden_energy
     return fit.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
         residual_hidden and resolution <= _EPS
     )
 
 
-def _refine(fit: KernelFit, pairs: list[Pair], ridge: float, workers: int) -> KernelFit:
+def _refine(
+    fit: KernelFit,
+    equations: NormalEquations,
+    factor: Factor,
+    pairs: list[Pair],
+    ridge: float,
+    workers: int,
+) -> KernelFit:
     """Correct the taps by the residual of the pixels until the corrections stop shrinking."""
-    equations, factor, kernel = fit.equations, fit._factor, fit.kernel
-    penalty, last = ridge * fit.n_pixels, math.inf
+    kernel, penalty, last = fit.kernel, ridge * fit.n_pixels, math.inf
     for _ in range(_MAX_REFINEMENTS):
         flipped = np.ascontiguousarray(kernel[::-1, ::-1])
         moments, energy = gather_residual(pairs, flipped, workers)

@@ -39,8 +39,9 @@ class KernelFit:
         Number of result pixels that were fitted, channels counted apart.
     method, solver : str
         How the kernel was found.
-    equations : NormalEquations
-        What was solved; solve it again for another ridge or a smaller kernel.
+    equations : NormalEquations or None
+        What was solved; solve it again for another ridge or a smaller kernel. None for a kernel
+        of so many taps that they were not formed.
     """
 
     kernel: FloatArray
@@ -50,8 +51,8 @@ class KernelFit:
     n_pixels: int
     method: str
     solver: str
-    equations: "NormalEquations"
-    _factor: Factor = field(repr=False)
+    equations: "NormalEquations | None"
+    _factor: Factor | None = field(repr=False)
 
     @cached_property
     def standard_errors(self) -> FloatArray:
@@ -60,8 +61,10 @@ class KernelFit:
         The square roots of the diagonal of ``s**2 * inv(gram)``, with the residual variance
         ``s**2 = energy of the residual / (n_pixels - p*q)``; infinite where no pixel is left
         to judge by. They cover noise and rounding that is independent from pixel to pixel, not
-        a kernel larger than the fitted one.
+        a kernel larger than the fitted one. NaN, not available, where there are no ``equations``.
         """
+        if self._factor is None:
+            return np.full(self.kernel.shape, math.nan)
         left = self.n_pixels - self.kernel.size
         if left <= 0:
             return np.full(self.kernel.shape, math.inf)

@@ -210,7 +210,7 @@ def gather(
                     base += found.base
                     energy += found.energy
             gram += _gram(pair, kernel_shape, base, strips)
-    _refuse_non_finite(pairs, gram, moments, energy)
+    refuse_unusable(pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
 
 
@@ -265,9 +265,10 @@ def gather_residual(
     return moments, energy
 
 
-def _refuse_non_finite(
+def refuse_unusable(
     pairs: Sequence[Pair], gram: FloatArray, moments: FloatArray, energy: float
 ) -> None:
+    """Raise if sums show that a pixel is not finite, or that its products are not."""
     if np.isfinite(gram).all() and np.isfinite(moments).all() and math.isfinite(energy):
         return
     for i, (source, result, window) in enumerate(pairs):
