@@ -14,7 +14,7 @@ from fastkernel import gather
 from . import data, measure, report, rivals
 from .measure import Call
 
-SIZES, QUICK_SIZES = [512, 2048, 4096], [256]
+SIZES, QUICK_SIZES = [256, 512, 2048, 4096], [256]
 KERNELS, QUICK_KERNELS = [3, 5, 9], [5]
 REPEATS, QUICK_REPEATS = 15, 3
 DTYPES = ["uint8", "float32"]

@@ -16,18 +16,18 @@ from fastkernel._typing import AnyArray, Shape
 _DIRECT = {"integer": (1.2, 0.015), "float": (2.5, 0.045)}
 
 # Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed, by
-# the length of the rows.
+# the length of the rows (smoothed: neighbours differ by less than their noise).
 _FFT = (0.0, 0.083)
 _TRANSFORM = {
-    128: 7.0,
-    192: 6.3,
-    256: 6.8,
+    128: 7.4,
+    192: 7.0,
+    256: 6.7,
     320: 6.7,
-    384: 7.1,
-    512: 6.8,
-    640: 7.3,
-    1024: 6.4,
-    2048: 6.9,
+    384: 6.7,
+    512: 6.9,
+    640: 7.1,
+    1024: 7.2,
+    2048: 7.5,
 }
 
 # Rows of a tile that transforms: with their spectra they fill half of a 2 MB second-level cache.

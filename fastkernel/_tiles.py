@@ -104,7 +104,8 @@ def run(
     """
     total = len(jobs)
     if min(workers, total) <= 1:
-        scratch, found = make_scratch(), list[T]()
+        scratch = make_scratch()
+        found: list[T] = []
         for job in jobs:
             found.append(job(scratch, _never))
             if progress is not None:

@@ -33,7 +33,7 @@ MAX_JOBS = 64
 FFT_TILES = 6
 
 # Positions of a rim strip that are read at a time.
-SEGMENT = 4096
+SEGMENT = 2048
 
 # Of these, positions that the loops hold in a first-level cache.
 RIM_BLOCK = 256
@@ -202,29 +202,31 @@ class FftJob:
 
 @dataclass(frozen=True, slots=True)
 class RimJob:
-    """Part of a strip of rows (axis 0) or columns (axis 1) that enters or leaves the window."""
+    """Part of the two strips, rows (axis 0) or columns (axis 1), by which the window can move."""
 
     pair: Pair
     kernel_shape: Shape
     axis: int
-    entering: bool
     segments: Sequence[tuple[int, int]]
 
     def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
-        """Return the lagged products of all pairs of the strip's lines, (lags, n, n)."""
+        """Return the lagged products of all pairs of a strip's lines, (2, lags, n, n).
+
+        First those of the strip that leaves the window, then those of the one that enters it.
+        """
         window, n_lags = self.pair.window, self.kernel_shape[1 - self.axis]
         n, lanes = self.kernel_shape[self.axis] - 1, lags.vector_lanes(np.float64)
-        across = window.shape[self.axis] if self.entering else 0
-        out, sums = np.zeros((n_lags, n, n)), np.zeros((2 * lags.MAX_LAGS, lanes))
+        out, sums = np.zeros((2, n_lags, n, n)), np.zeros((2 * lags.MAX_LAGS, lanes))
         for start, stop in self.segments:
             if stopped():
                 break
             length = stop - start + n_lags - 1
             lines = scratch.array("lines", (length, _row_length(n, n + lanes, sums.dtype)))
             strip = lines[:, :n] if self.axis == 1 else lines[:, :n].T
-            place = (start, across) if self.axis == 1 else (across, start)
-            load(self.pair.source, window.source_pixel(*place), window.boundary, strip)
-            lags.add_line_products(lines, stop - start, RIM_BLOCK, sums, out)
+            for products, across in zip(out, (0, window.shape[self.axis]), strict=True):
+                place = (start, across) if self.axis == 1 else (across, start)
+                load(self.pair.source, window.source_pixel(*place), window.boundary, strip)
+                lags.add_line_products(lines, stop - start, RIM_BLOCK, sums, products)
         return out
 
 
@@ -260,9 +262,8 @@ def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
 def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[Job]:
     """Return the jobs that read the strips by which the window can move."""
     return [
-        RimJob(pair, kernel_shape, axis, entering, part)
+        RimJob(pair, kernel_shape, axis, part)
         for axis in (0, 1)
         if kernel_shape[axis] > 1
-        for entering in (False, True)
         for part in _shares(list(_tiles.split(pair.window.shape[1 - axis], SEGMENT)), 8)
     ]

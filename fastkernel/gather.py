@@ -49,9 +49,9 @@ class Sums:
 
 
 def _gram(
-    pair: Pair, kernel_shape: Shape, base: FloatArray, strips: dict[tuple[int, bool], FloatArray]
+    pair: Pair, kernel_shape: Shape, base: FloatArray, strips: Sequence[FloatArray]
 ) -> FloatArray:
-    """Return the Gram matrix from what the tiles found and the strips, by axis and side."""
+    """Return the Gram matrix from what the tiles found and the strips of rows and of columns."""
     p, q = kernel_shape
     (top, left), (height, width) = pair.window.source_origin, pair.window.shape
     corners = np.empty((4, p - 1, q - 1))
@@ -61,9 +61,9 @@ def _gram(
             load(pair.source, place, pair.window.boundary, corner)
     if base.ndim == 2:
         autocorrelation, base = base, np.empty((2, p, q))
-        entering = strips[1, True], strips[0, True], corners[3]
+        entering = strips[1][1], strips[0][1], corners[3]
         rims.fill_base(autocorrelation, *entering, base[0], base[1])
-    rows, columns = (strips[axis, True] - strips[axis, False] for axis in (0, 1))
+    rows, columns = (entering - leaving for leaving, entering in strips)
     gram = np.empty((p, q, p, q))
     rims.fill_gram(base[0], base[1], columns, rows, corners, np.empty((q, q)), gram)
     return gram.reshape(p * q, p * q)
@@ -197,14 +197,10 @@ def gather(
         for pair, pieces in _run(pairs, kernel_shape, make_jobs, workers, progress):
             transformed = isinstance(pieces[0][0], FftJob)
             base = np.zeros((p, 2 * q - 1) if transformed else (2, p, q))
-            strips = {
-                (axis, entering): np.zeros((q, p - 1, p - 1) if axis == 0 else (p, q - 1, q - 1))
-                for axis in (0, 1)
-                for entering in (False, True)
-            }
+            strips = np.zeros((2, q, p - 1, p - 1)), np.zeros((2, p, q - 1, q - 1))
             for job, found in pieces:
                 if isinstance(job, RimJob):
-                    strips[job.axis, job.entering] += found
+                    np.add(strips[job.axis], found, out=strips[job.axis])
                 else:
                     moments += found.moments.ravel()
                     base += found.base
