@@ -23,6 +23,7 @@ import psutil
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
+SECONDS_TIMED = 0.01  # a shorter call is repeated until about this much time has passed
 SECONDS_EACH = 4.0  # a slow contender stops repeating near this, but not before three repeats
 VERSIONS = ["numpy", "scipy", "numba", "llvmlite", "pyfftw", "scikit-image", "fastkernel"]
 
@@ -42,13 +43,17 @@ class Call(NamedTuple):
         return self.function(*self.args)
 
 
-def _seconds(call: Call) -> float:
+def _seconds(call: Call, number: int = 1) -> float:
+    """Seconds a call, over ``number`` calls in a row after one that warms the caches again."""
     gc.collect()
     gc.disable()
     try:
+        if number > 1:
+            call()
         start = time.perf_counter()
-        answer = call()
-        seconds = time.perf_counter() - start
+        for _ in range(number):
+            answer = call()
+        seconds = (time.perf_counter() - start) / number
         del answer  # kept until here: giving its pages back is not part of the work
     finally:
         gc.enable()
@@ -58,18 +63,21 @@ def _seconds(call: Call) -> float:
 def interleaved(calls: dict[str, Call], repeats: int) -> dict[str, list[float]]:
     """Time warm calls in turns, A B C A B C, so that all meet the same weather.
 
-    The first timed round tells how long each takes; a slow one then sits out rounds, evenly.
+    An untimed round tells how long each takes. Short calls are then timed several in a row, and a
+    slow contender sits out rounds, evenly.
     """
-    times = {name: [_seconds(call)] for name, call in calls.items()}
+    firsts = {name: max(_seconds(call), 1e-9) for name, call in calls.items()}
+    numbers = {name: max(1, int(SECONDS_TIMED / first)) for name, first in firsts.items()}
     counts = {
-        name: min(repeats, max(3, math.ceil(SECONDS_EACH / max(first, 1e-9))))
-        for name, (first,) in times.items()
+        name: min(repeats, max(3, math.ceil(SECONDS_EACH / first)))
+        for name, first in firsts.items()
     }
+    times = {name: [_seconds(call, numbers[name])] for name, call in calls.items()}
     for turn in range(1, repeats):
         for name, call in calls.items():
             count = counts[name] - 1
             if turn * count // (repeats - 1) > (turn - 1) * count // (repeats - 1):
-                times[name].append(_seconds(call))
+                times[name].append(_seconds(call, numbers[name]))
     return times
 
 
