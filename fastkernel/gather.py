@@ -32,7 +32,7 @@ from fastkernel.engines import (
 )
 
 # Multiply-adds below which threads cost more than they save.
-THREADED_WORK = 10_000_000
+THREADED_WORK = 40_000_000
 
 # Least rows, and columns, of a block of an image that is read by slices: at most 16 MB of float64
 # of each image is in memory at a time unless the kernel is taller than 128.
