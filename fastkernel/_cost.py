@@ -16,7 +16,8 @@ from fastkernel._typing import AnyArray, Shape
 _DIRECT = {"integer": (1.2, 0.015), "float": (2.5, 0.045)}
 
 # Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed, by
-# the length of the rows (smoothed: neighbours differ by less than their noise).
+# the length of the rows (smoothed: neighbours differ by less than their noise). Longer ones take
+# no less time and more memory.
 _FFT = (0.0, 0.083)
 _TRANSFORM = {
     128: 7.4,
@@ -26,8 +27,6 @@ _TRANSFORM = {
     384: 6.7,
     512: 6.9,
     640: 7.1,
-    1024: 7.2,
-    2048: 7.5,
 }
 
 # Rows of a tile that transforms: with their spectra they fill half of a 2 MB second-level cache.
