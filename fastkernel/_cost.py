@@ -17,8 +17,9 @@ _DIRECT = {"integer": (1.2, 0.015), "float": (2.5, 0.045)}
 
 # Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed, by
 # the length of the rows (smoothed: neighbours differ by less than their noise). Longer ones take
-# no less time and more memory.
+# no less time and more memory. And nanoseconds a call: scratch, inverse transforms.
 _FFT = (0.0, 0.083)
+_FFT_CALL = 300_000
 _TRANSFORM = {
     128: 7.4,
     192: 7.0,
@@ -88,7 +89,7 @@ def _fft_time(window_shape: Shape, kernel_shape: Shape, tiling: Tiling) -> float
     pixels, products, transformed = fft_terms(window_shape, kernel_shape, tiling)
     a_pixel, a_product = _FFT
     a_transform = _TRANSFORM.get(tiling[0], max(_TRANSFORM.values()))
-    return pixels * a_pixel + products * a_product + transformed * a_transform
+    return _FFT_CALL + pixels * a_pixel + products * a_product + transformed * a_transform
 
 
 def choose_engine(

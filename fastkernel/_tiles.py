@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import TypeAlias, TypeVar, overload
 
 from fastkernel._typing import Progress, Shape
 
@@ -61,13 +61,44 @@ def split(length: int, most: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + most, length)
 
 
-def tiles(shape: Shape, tile_shape: Shape) -> list[tuple[int, int, int, int]]:
-    """Return the tiles of an image as ``(top, left, height, width)``, row by row."""
-    return [
-        (top, left, bottom - top, right - left)
-        for top, bottom in split(shape[0], tile_shape[0])
-        for left, right in split(shape[1], tile_shape[1])
-    ]
+Tile: TypeAlias = tuple[int, int, int, int]
+
+
+class Tiles(Sequence[Tile]):
+    """The tiles of an image as ``(top, left, height, width)``, row by row, none of them stored.
+
+    Parameters
+    ----------
+    shape, tile_shape : (int, int)
+        Size of the image, and of its tiles but for those at the far sides.
+
+    Examples
+    --------
+    >>> list(Tiles((2, 5), (2, 3)))
+    [(0, 0, 2, 3), (0, 3, 2, 2)]
+    """
+
+    def __init__(self, shape: Shape, tile_shape: Shape, numbers: range | None = None) -> None:
+        self._shape, self._tile_shape = shape, tile_shape
+        self._across = -(-shape[1] // tile_shape[1])
+        self._numbers = range(-(-shape[0] // tile_shape[0]) * self._across)
+        if numbers is not None:
+            self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Tiles": ...
+    def __getitem__(self, index: int | slice) -> "Tile | Tiles":
+        if isinstance(index, slice):
+            return Tiles(self._shape, self._tile_shape, self._numbers[index])
+        (rows, cols), (height, width) = self._shape, self._tile_shape
+        row, col = divmod(self._numbers[index], self._across)
+        top, left = row * height, col * width
+        return top, left, min(height, rows - top), min(width, cols - left)
 
 
 def _never() -> bool:

@@ -40,7 +40,7 @@ def residual_image(
     taps = np.ascontiguousarray(kernel[::-1, ::-1])
     p, q = taps.shape
     out = np.empty(window.shape)
-    tiles = _tiles.tiles(window.shape, TILE_SHAPE)
+    tiles = _tiles.Tiles(window.shape, TILE_SHAPE)
 
     def work(
         tile: tuple[int, int, int, int],

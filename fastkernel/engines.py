@@ -246,17 +246,17 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
     if engine == "fft":
         length, tile_shape = fft_tiling(window.shape, kernel_shape)
         rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
-        tiles = _tiles.tiles((rows, cols), tile_shape)
+        tiles = _tiles.Tiles((rows, cols), tile_shape)
         parts = _shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
-    parts = _shares(_tiles.tiles(window.shape, TILE_SHAPES[engine]), MAX_JOBS)
+    parts = _shares(_tiles.Tiles(window.shape, TILE_SHAPES[engine]), MAX_JOBS)
     return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
 
 
 def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
     """Return the jobs that find the moments of what a kernel leaves unexplained."""
     shape = (taps.shape[0], taps.shape[1])
-    parts = _shares(_tiles.tiles(pair.window.shape, TILE_SHAPES["float"]), MAX_JOBS)
+    parts = _shares(_tiles.Tiles(pair.window.shape, TILE_SHAPES["float"]), MAX_JOBS)
     return [DirectJob(pair, shape, part, "float", taps) for part in parts]
 
 

@@ -483,7 +483,7 @@ def residual_moments(
 
     moments, energy = np.zeros((p, q)), 0.0
     for pair in pairs:
-        tiles = _tiles.tiles(pair.window.shape, (grid[0] - p + 1, grid[1] - q + 1))
+        tiles = _tiles.Tiles(pair.window.shape, (grid[0] - p + 1, grid[1] - q + 1))
         shares = list(_tiles.split(len(tiles), -(-len(tiles) // MAX_JOBS)))
         jobs = [partial(work, pair, tiles[start:stop]) for start, stop in shares]
         for part, part_energy in _tiles.run(jobs, lambda: None, workers):

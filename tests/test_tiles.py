@@ -66,7 +66,7 @@ def test_split_covers_a_length(length, most):
 def test_tiles_cover_an_image():
     found = [
         (r, c)
-        for top, left, height, width in _tiles.tiles((7, 11), (3, 4))
+        for top, left, height, width in _tiles.Tiles((7, 11), (3, 4))
         for r in range(top, top + height)
         for c in range(left, left + width)
     ]
