@@ -214,18 +214,20 @@ def _bound(result: dict[str, Any], row: dict[str, Any]) -> float:
     return max(row["bytes"] / bandwidth, row["multiply_adds"] / peak)
 
 
+def _threads(count: int | str) -> str:
+    return "one thread" if int(count) == 1 else f"{count} threads"
+
+
 def _machine(result: dict[str, Any]) -> str:
     lines = []
     for threads, passes in result["bandwidth"].items():
-        best = max(passes, key=passes.__getitem__)
-        number = report.figures(passes[best] / 1e9)
-        lines.append(f"- memory, {threads} thread(s): {number} GB/s ({best})")
+        number = report.figures(max(passes.values()) / 1e9)
+        lines.append(f"- memory read by {_threads(threads)}: {number} GB/s")
     for engine, by_taps in result["peak"].items():
-        taps = max(by_taps, key=by_taps.__getitem__)
-        number = report.figures(by_taps[taps] / 1e9)
+        number = report.figures(max(by_taps.values()) / 1e9)
         lines.append(
             f"- multiply-adds of {np.dtype(DTYPES[engine])} in cache, "
-            f"{result['workers']} thread(s): {number} thousand million a second (k = {taps})"
+            f"{_threads(result['workers'])}: {number} thousand million a second"
         )
     return "\n".join(lines)
 
