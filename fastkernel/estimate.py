@@ -64,8 +64,8 @@ def estimate_kernel(
     channel_axis : int, optional
         The axis of 3-dimensional images that holds channels, which share the kernel.
     engine : {"auto", "integer", "float", "fft"}, optional
-        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by tiled
-        transforms, or whichever a model of their cost finds fastest.
+        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by
+        transforms of rows, or whichever a model of their cost finds fastest.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
     callback : callable, optional

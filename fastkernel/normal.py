@@ -290,8 +290,8 @@ def normal_equations(
     channel_axis : int, optional
         The axis of 3-dimensional images that holds channels, which share the kernel.
     engine : {"auto", "integer", "float", "fft"}, optional
-        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by tiled
-        transforms, or whichever a model of their cost finds fastest.
+        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by
+        transforms of rows, or whichever a model of their cost finds fastest.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
     callback : callable, optional
@@ -300,7 +300,8 @@ def normal_equations(
     Returns
     -------
     NormalEquations
-        Exact sums, without rounding, where both images hold integers of at most 8 bits.
+        Exact sums, without rounding, where both images hold integers of at most 8 bits (by
+        transforms, as long as a bound on their error proves it: past 10**9 pixels).
 
     Raises
     ------
