@@ -4,9 +4,9 @@ FFTW's planner is not thread-safe and pyFFTW's own lock has holes, so one lock o
 while plans are made or destroyed, and across a fork. A plan runs on scratch of its own, by one
 borrower at a time, on one thread: the caller's arrays are never handed to FFTW.
 
-Plans are estimated, not measured: measuring gains up to a third of a transform, takes time, picks a bad plan when the
-machine is disturbed, and makes results differ in the last bits from process to process. On one
-machine an estimated plan is the same in every process.
+Plans are estimated, not measured: measuring gains up to a third of a transform, but takes time,
+picks a bad plan when the machine is disturbed, and makes results differ in the last bits from
+process to process. On one machine an estimated plan is the same in every process.
 """
 
 import os
