@@ -96,8 +96,14 @@ def choose_engine(
     source: AnyArray, result: AnyArray, window_shape: Shape, kernel_shape: Shape
 ) -> str:
     """Return the engine that takes the least time by the model: one of `ENGINES`."""
-    p, q = kernel_shape
     direct = "integer" if is_narrow(source, result) else "float"
+    return _faster(direct, window_shape, kernel_shape)
+
+
+@lru_cache(256)
+def _faster(direct: str, window_shape: Shape, kernel_shape: Shape) -> str:
+    """Return ``direct`` or "fft"."""
+    p, q = kernel_shape
     a_pixel, a_product = _DIRECT[direct]
     direct_time = math.prod(window_shape) * (a_pixel + a_product * (3 * p * q - p - q + 1))
     fft_time = _fft_time(window_shape, kernel_shape, fft_tiling(window_shape, kernel_shape))

@@ -240,6 +240,12 @@ def _shares(items: Sequence[T], most: int) -> list[Sequence[T]]:
     return [items[start:stop] for start, stop in _tiles.split(len(items), size)]
 
 
+def direct_tile_shape(engine: str, cols: int) -> Shape:
+    """Return the shape of the tiles of a window of ``cols`` columns: taller where it is narrow."""
+    height, width = TILE_SHAPES[engine]
+    return height * max(1, min(4, width // cols)), width
+
+
 def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
     """Return the jobs that together read every pixel of a pair."""
     window = pair.window
@@ -249,14 +255,15 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
         tiles = _tiles.Tiles((rows, cols), tile_shape)
         parts = _shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
-    parts = _shares(_tiles.Tiles(window.shape, TILE_SHAPES[engine]), MAX_JOBS)
+    parts = _shares(_tiles.Tiles(window.shape, direct_tile_shape(engine, window.shape[1])), MAX_JOBS)
     return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
 
 
 def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
     """Return the jobs that find the moments of what a kernel leaves unexplained."""
     shape = (taps.shape[0], taps.shape[1])
-    parts = _shares(_tiles.Tiles(pair.window.shape, TILE_SHAPES["float"]), MAX_JOBS)
+    tile_shape = direct_tile_shape("float", pair.window.shape[1])
+    parts = _shares(_tiles.Tiles(pair.window.shape, tile_shape), MAX_JOBS)
     return [DirectJob(pair, shape, part, "float", taps) for part in parts]
 
 

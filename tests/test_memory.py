@@ -125,7 +125,9 @@ def test_no_pixel_past_the_scratch_is_read():
 
 
 def test_the_bound_of_exact_integers():
-    from fastkernel.engines import TILE_SHAPES
+    from fastkernel.engines import direct_tile_shape
 
-    assert lags.int16_tile_is_exact(TILE_SHAPES["integer"], 255 * 255)
+    for cols in range(1, 2000):
+        height, width = direct_tile_shape("integer", cols)
+        assert lags.int16_tile_is_exact((height, min(width, cols)), 255 * 255)
     assert not lags.int16_tile_is_exact((256, 512), 255**2 * 1000)
