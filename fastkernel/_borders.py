@@ -1,5 +1,8 @@
 """Border rules as index maps: the image beyond its frame, without a padded copy of it."""
 
+from collections.abc import Iterator
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,12 +63,34 @@ def load(image: AnyArray, origin: Shape, boundary: Boundary, out: AnyArray) -> N
     out : (rows, cols) array
         Overwritten; every pixel is cast to its dtype.
     """
-    (top, left), (rows, cols), (m, n) = origin, out.shape, image.shape
-    if 0 <= top <= m - rows and 0 <= left <= n - cols:
+    if all(0 <= i <= n - k for i, k, n in zip(origin, out.shape, image.shape, strict=True)):
+        (top, left), (rows, cols) = origin, out.shape
         np.copyto(out, image[top : top + rows, left : left + cols], casting="unsafe")
         return
-    row = source_index(top, top + rows, m, boundary)
-    col = source_index(left, left + cols, n, boundary)
-    out[...] = image[row[:, None], col]
-    out[row == OUTSIDE] = 0
-    out[:, col == OUTSIDE] = 0
+    across = list(_parts(origin[1], out.shape[1], image.shape[1], boundary))
+    for rows, row in _parts(origin[0], out.shape[0], image.shape[0], boundary):
+        for cols, col in across:
+            part = out[rows, cols]
+            if row is None or col is None:
+                part[...] = 0
+            elif isinstance(row, slice) or isinstance(col, slice):
+                part[...] = image[row, col]
+            else:
+                part[...] = image[row[:, None], col]
+
+
+_Part: TypeAlias = tuple[slice, slice | NDArray[np.intp] | None]
+
+
+def _parts(start: int, size: int, length: int, boundary: Boundary) -> Iterator[_Part]:
+    """Yield the parts before, inside and after a line, and which pixels stand there; None for 0."""
+    first, last = (min(max(i - start, 0), size) for i in (0, length))
+    for i, j in ((0, first), (first, last), (last, size)):
+        if i < j:
+            if (i, j) == (first, last):
+                pixels: slice | NDArray[np.intp] | None = slice(start + i, start + j)
+            elif boundary == "zero":
+                pixels = None
+            else:
+                pixels = source_index(start + i, start + j, length, boundary)
+            yield slice(i, j), pixels

@@ -1,11 +1,13 @@
 """Every cast and every error about an argument."""
 
 import math
+import os
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, NoReturn, cast, get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastkernel._lazy import LazyImage, is_lazy
 from fastkernel._tiles import split, usable_cores
@@ -82,6 +84,89 @@ def as_boundary(value: str) -> Boundary:
     return _ALIASES[value]
 
 
+def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """Return ``value``, known to be one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def as_image_shape(value: Any) -> Shape:
+    """Return ``value`` as ``(rows, cols)``."""
+    try:
+        m, n = value
+    except (TypeError, ValueError):
+        m = n = None
+    if not all(_is_integer(length) and length > 0 for length in (m, n)):
+        msg = f"image_shape must be two positive integers (rows, cols), got {value!r}"
+        raise ValueError(msg)
+    return int(m), int(n)
+
+
+def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyArray) -> AnyArray:
+    """Return ``value``, known to be an array of a shape and dtype, apart from the inputs."""
+    if not isinstance(value, np.ndarray):
+        msg = f"out must be a NumPy array, got {type(value).__name__}"
+        raise TypeError(msg)
+    if value.dtype.newbyteorder("=") != np.dtype(dtype).newbyteorder("="):
+        msg = f"out must have dtype {np.dtype(dtype)}, got {value.dtype}"
+        raise TypeError(msg)
+    if value.shape != shape:
+        msg = f"out must have shape {shape}, got {value.shape}"
+        raise ValueError(msg)
+    if not value.flags.writeable:
+        msg = "out must be writeable, got a read-only array; pass a copy or leave it out"
+        raise ValueError(msg)
+    for name, image in inputs.items():
+        if np.shares_memory(value, image):
+            msg = (
+                f"out must not overlap {name}, which is read while out is written; "
+                "pass another array"
+            )
+            raise ValueError(msg)
+    return value
+
+
+def as_stack(value: Any, name: str) -> AnyArray:
+    """Return ``value`` as an array whose last two axes are rows and columns."""
+    if isinstance(value, np.ma.MaskedArray):
+        msg = (
+            f"{name} must not be a masked array, which would lose its mask here; "
+            "shift .data and .mask apart"
+        )
+        raise TypeError(msg)
+    image = np.asarray(value)
+    if image.ndim < 2:
+        msg = (
+            f"{name} must have at least 2 dimensions, (..., rows, cols), got shape {image.shape}; "
+            "for a single line use image[None]"
+        )
+        raise ValueError(msg)
+    return image
+
+
+def as_shift(value: Any) -> Shape:
+    """Return ``value`` as ``(rows, cols)``; one integer would not mean what it does in NumPy."""
+    try:
+        rows, cols = value
+    except (TypeError, ValueError):
+        rows = cols = None
+    if not (_is_integer(rows) and _is_integer(cols)):
+        advice = f"; say ({value}, 0) or (0, {value})" if _is_integer(value) else ""
+        msg = f"shift must be two integers (rows, cols), got {value!r}{advice}"
+        raise ValueError(msg)
+    return int(rows), int(cols)
+
+
+def as_channels(image: AnyArray, channel_axis: Any) -> AnyArray:
+    """Return a view of a 3-dimensional image with its channels first."""
+    if not _is_integer(channel_axis) or not -3 <= channel_axis < 3:
+        msg = f"channel_axis must be an axis of a 3-dimensional image, got {channel_axis!r}"
+        raise ValueError(msg)
+    return np.moveaxis(image, channel_axis, 0)
+
+
 def as_penalty(value: Any, name: str) -> float:
     """Return ``value`` as a finite number that is not negative."""
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -145,10 +230,7 @@ def _channels(
     if channel_axis is None:
         yield x, y
         return
-    if not _is_integer(channel_axis) or not -3 <= channel_axis < 3:
-        msg = f"channel_axis must be an axis of a 3-dimensional image, got {channel_axis!r}"
-        raise ValueError(msg)
-    x, y = np.moveaxis(x, channel_axis, 0), np.moveaxis(y, channel_axis, 0)
+    x, y = as_channels(x, channel_axis), as_channels(y, channel_axis)
     if len(x) != len(y):
         msg = (
             f"source{index} and result{index} must have the same number of channels, "
@@ -156,6 +238,35 @@ def _channels(
         )
         raise ValueError(msg)
     yield from zip(x, y, strict=True)
+
+
+def refuse_larger_kernel(name: str, kernel_shape: Shape, image_shape: Shape) -> None:
+    """Raise for a kernel that leaves no valid output."""
+    if kernel_shape[0] > image_shape[0] or kernel_shape[1] > image_shape[1]:
+        msg = (
+            f"{name} must fit inside the image for mode='valid': got {kernel_shape} for image "
+            f"{image_shape}; use at most {image_shape}, or mode='same' or 'full'"
+        )
+        raise ValueError(msg)
+
+
+def _memory() -> float:
+    """Return the bytes of the machine's memory; infinity where it does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
+def refuse_beyond_memory(needed: int, what: str, instead: str) -> None:
+    """Raise before arrays are made that the machine cannot hold."""
+    memory = _memory()
+    if needed > memory:
+        msg = (
+            f"{what} would take {needed} bytes ({needed / 2**30:.1f} GiB), more than this "
+            f"machine's memory ({memory / 2**30:.1f} GiB); {instead} needs none"
+        )
+        raise MemoryError(msg)
 
 
 def refuse_non_finite(name: str, image: AnyArray, origin: Shape = (0, 0)) -> None:

@@ -13,15 +13,20 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyfftw
 
+from fastkernel._typing import Shape
+
 _MAX_IDLE = 8
+_MAX_IDLE_BYTES = 32 << 20
 
 _lock = threading.RLock()
-_idle: deque["RowTransforms"] = deque()
+_idle: deque["RowTransforms | TileTransforms"] = deque()
 
 
 def _new_lock() -> None:
@@ -60,15 +65,55 @@ class RowTransforms:
             self.rows, self.spectra[:, :half], axes=(1,), flags=("FFTW_ESTIMATE",), threads=1
         ).execute
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scratch."""
+        return int(self.rows.nbytes + self.spectra.nbytes)
+
+
+class TileTransforms:
+    """Plans, with their scratch, for the spectrum of a tile and back.
+
+    Attributes
+    ----------
+    key : (int, int, dtype)
+        Rows and columns of the tile, and whether it is float32 or float64.
+    tile : (rows, cols) array
+        What `forward` reads and `inverse` writes, times the number of its pixels.
+    spectrum : (rows, cols // 2 + 1) complex array
+        What `forward` writes; `inverse` destroys it.
+    """
+
+    def __init__(self, key: tuple[int, int, np.dtype[Any]]) -> None:
+        rows, cols, dtype = self.key = key
+        self.tile = pyfftw.empty_aligned((rows, cols), dtype)
+        complex_dtype = np.result_type(dtype, np.complex64)
+        self.spectrum = pyfftw.empty_aligned((rows, cols // 2 + 1), complex_dtype)
+        arrays = self.tile, self.spectrum
+        plan = partial(pyfftw.FFTW, axes=(0, 1), threads=1)
+        self.forward = plan(*arrays, flags=("FFTW_ESTIMATE",)).execute
+        self.inverse = plan(
+            *arrays[::-1],
+            direction="FFTW_BACKWARD",
+            flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
+        ).execute
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scratch."""
+        return int(self.tile.nbytes + self.spectrum.nbytes)
+
+
+Plan = TypeVar("Plan", RowTransforms, TileTransforms)
+
 
 @contextmanager
-def borrowed_row_transforms(length: int, n: int) -> Iterator[RowTransforms]:
+def _borrowed(make: type[Plan], key: Any) -> Iterator[Plan]:
     """Lend a plan with its scratch, of arbitrary content, to one caller at a time."""
-    key = (length, n)
     with _lock:
-        found = next((idle for idle in _idle if idle.key == key), None)
+        found = next((idle for idle in _idle if isinstance(idle, make) and idle.key == key), None)
         if found is None:
-            found = RowTransforms(key)
+            found = make(key)
         else:
             _idle.remove(found)
     try:
@@ -77,5 +122,17 @@ def borrowed_row_transforms(length: int, n: int) -> Iterator[RowTransforms]:
         with _lock:
             _idle.append(found)
             del found
-            while len(_idle) > _MAX_IDLE:
+            while len(_idle) > _MAX_IDLE or sum(idle.nbytes for idle in _idle) > _MAX_IDLE_BYTES:
                 _idle.popleft()
+
+
+def borrowed_row_transforms(length: int, n: int) -> AbstractContextManager[RowTransforms]:
+    """Lend the plan for ``n`` rows of ``length``."""
+    return _borrowed(RowTransforms, (length, n))
+
+
+def borrowed_tile_transforms(
+    shape: Shape, dtype: np.dtype[Any]
+) -> AbstractContextManager[TileTransforms]:
+    """Lend the plans for tiles of ``shape``."""
+    return _borrowed(TileTransforms, (*shape, dtype))

@@ -4,14 +4,18 @@ The number of jobs never depends on the number of workers and results come back 
 the jobs, so the answer is the same bit for bit whoever did the work.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
-from typing import TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
-from fastkernel._typing import Progress, Shape
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastkernel._typing import AnyArray, Progress, Shape
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -61,6 +65,12 @@ def split(length: int, most: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + most, length)
 
 
+def shares(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """Return ``items`` in at most ``most`` consecutive parts of nearly one size."""
+    size = max(1, -(-len(items) // most))
+    return [items[start:stop] for start, stop in split(len(items), size)]
+
+
 Tile: TypeAlias = tuple[int, int, int, int]
 
 
@@ -99,6 +109,21 @@ class Tiles(Sequence[Tile]):
         row, col = divmod(self._numbers[index], self._across)
         top, left = row * height, col * width
         return top, left, min(height, rows - top), min(width, cols - left)
+
+
+class Scratch:
+    """The working space of one thread, made when it is first needed and used again."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, np.dtype[Any]], AnyArray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> AnyArray:
+        """Return an array of ``shape`` with finite, otherwise arbitrary content."""
+        key, size = (name, np.dtype(dtype)), math.prod(shape)
+        found = self._arrays.get(key)
+        if found is None or found.size < size:
+            found = self._arrays[key] = np.zeros(size, dtype)
+        return found[:size].reshape(shape)
 
 
 def _never() -> bool:

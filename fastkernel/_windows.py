@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from fastkernel._typing import AnyArray, Boundary, Shape
 
+MODES = ("full", "same", "valid")
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -49,13 +51,22 @@ def centre(kernel_shape: Shape) -> Shape:
 
 
 def window_of_mode(
-    mode: str, source_shape: Shape, kernel_shape: Shape, boundary: Boundary | None
+    mode: str,
+    source_shape: Shape,
+    kernel_shape: Shape,
+    boundary: Boundary | None,
+    *,
+    flipped: bool = True,
 ) -> Window:
-    """Return the window of ``mode`` ("valid", "same" or "full"); None leaves the border out."""
+    """Return the window of ``mode`` ("valid", "same" or "full"); None leaves the border out.
+
+    The window is that of a convolution, or where the kernel is not ``flipped`` of a correlation:
+    in "same" with an even size the centre tap then stands elsewhere.
+    """
     (m, n), (p, q), (i, j) = source_shape, kernel_shape, centre(kernel_shape)
-    rim = p - 1 - i, q - 1 - j
+    rim = (p - 1 - i, q - 1 - j) if flipped else (i, j)
     if mode == "full":
-        return Window((1 - p, 1 - q), (0, 0), (m + p - 1, n + q - 1), "zero")
+        return Window((1 - p, 1 - q), (0, 0), (m + p - 1, n + q - 1), boundary or "zero")
     if mode == "same" and boundary is not None:
         return Window((-rim[0], -rim[1]), (0, 0), (m, n), boundary)
     return Window((0, 0), rim if mode == "same" else (0, 0), (m - p + 1, n - q + 1), "zero")

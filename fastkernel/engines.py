@@ -4,13 +4,11 @@ Every job reads into a worker's own scratch, which casts, re-orders and extends 
 loops see nothing else. What a job finds depends on its tiles alone.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from fastkernel import _fft, _tiles
 from fastkernel._borders import load
@@ -39,8 +37,6 @@ SEGMENT = 2048
 # Of these, positions that the loops hold in a first-level cache.
 RIM_BLOCK = 256
 
-T = TypeVar("T")
-
 
 class Pair(NamedTuple):
     """A source, its result, and which of their pixels belong together."""
@@ -68,21 +64,6 @@ class Found(NamedTuple):
     energy: float
 
 
-class Scratch:
-    """The working space of one thread, made when it is first needed and used again."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[tuple[str, np.dtype[Any]], AnyArray] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> AnyArray:
-        """Return an array of ``shape`` with finite, otherwise arbitrary content."""
-        key, size = (name, np.dtype(dtype)), math.prod(shape)
-        found = self._arrays.get(key)
-        if found is None or found.size < size:
-            found = self._arrays[key] = np.zeros(size, dtype)
-        return found[:size].reshape(shape)
-
-
 def _row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
     """Return the length of a scratch row: whole vectors, ``more`` pixels, no colliding stride."""
     lanes: int = lags.vector_lanes(dtype)
@@ -100,7 +81,7 @@ class DirectJob:
     engine: str
     subtract: FloatArray | None = None
 
-    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+    def work(self, scratch: _tiles.Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums; of the moments alone where a convolution is subtracted first."""
         (source, result, window), (p, q) = self.pair, self.kernel_shape
         dtype = _SCRATCH_DTYPES[self.engine]
@@ -112,12 +93,16 @@ class DirectJob:
             if stopped():
                 break
             shape = (height, width)
-            x = scratch.array("x", (height + p - 1, _row_length(width, q - 1, dtype)), dtype)
+            cols = width + q - 1
+            length = max(_row_length(width, q - 1, dtype), stencil.row_length(cols, dtype))
+            x = scratch.array("x", (height + p - 1, length), dtype)
             y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
-            load(source, window.source_pixel(top, left), window.boundary, x[:, : width + q - 1])
+            load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
             load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
             if self.subtract is not None:
-                stencil.subtract_correlation(x, self.subtract, shape, y)
+                convolved = scratch.array("convolved", shape)
+                stencil.correlate_tile(x, self.subtract, shape, convolved, 0, 0)
+                y[:, :width] -= convolved
             lags.add_tile(x, y, shape, self.subtract is None, sums, out)
             energy += lags.energy(y, shape)
         return Found(out[0], out[1:], energy)
@@ -153,7 +138,7 @@ class FftJob:
     tiles: Sequence[tuple[int, int, int, int]]
     length: int
 
-    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+    def work(self, scratch: _tiles.Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
         (source, result, window), (p, q) = self.pair, self.kernel_shape
         rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
@@ -210,7 +195,7 @@ class RimJob:
     axis: int
     segments: Sequence[tuple[int, int]]
 
-    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
+    def work(self, scratch: _tiles.Scratch, stopped: Callable[[], bool]) -> FloatArray:
         """Return the lagged products of all pairs of a strip's lines, (2, lags, n, n).
 
         First those of the strip that leaves the window, then those of the one that enters it.
@@ -234,12 +219,6 @@ class RimJob:
 Job = DirectJob | FftJob | RimJob
 
 
-def _shares(items: Sequence[T], most: int) -> list[Sequence[T]]:
-    """Return ``items`` in at most ``most`` consecutive parts of nearly one size."""
-    size = max(1, -(-len(items) // most))
-    return [items[start:stop] for start, stop in _tiles.split(len(items), size)]
-
-
 def direct_tile_shape(engine: str, cols: int) -> Shape:
     """Return the shape of the tiles of a window of ``cols`` columns: taller where it is narrow."""
     height, width = TILE_SHAPES[engine]
@@ -253,9 +232,11 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
         length, tile_shape = fft_tiling(window.shape, kernel_shape)
         rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
         tiles = _tiles.Tiles((rows, cols), tile_shape)
-        parts = _shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
+        parts = _tiles.shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
-    parts = _shares(_tiles.Tiles(window.shape, direct_tile_shape(engine, window.shape[1])), MAX_JOBS)
+    parts = _tiles.shares(
+        _tiles.Tiles(window.shape, direct_tile_shape(engine, window.shape[1])), MAX_JOBS
+    )
     return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
 
 
@@ -263,7 +244,7 @@ def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
     """Return the jobs that find the moments of what a kernel leaves unexplained."""
     shape = (taps.shape[0], taps.shape[1])
     tile_shape = direct_tile_shape("float", pair.window.shape[1])
-    parts = _shares(_tiles.Tiles(pair.window.shape, tile_shape), MAX_JOBS)
+    parts = _tiles.shares(_tiles.Tiles(pair.window.shape, tile_shape), MAX_JOBS)
     return [DirectJob(pair, shape, part, "float", taps) for part in parts]
 
 
@@ -273,5 +254,5 @@ def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[Job]:
         RimJob(pair, kernel_shape, axis, part)
         for axis in (0, 1)
         if kernel_shape[axis] > 1
-        for part in _shares(list(_tiles.split(pair.window.shape[1 - axis], SEGMENT)), 8)
+        for part in _tiles.shares(list(_tiles.split(pair.window.shape[1 - axis], SEGMENT)), 8)
     ]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fastkernel._checks import as_boundary, as_image, as_workers
 from fastkernel._typing import FloatArray, Shape
 from fastkernel._windows import window_of_mode, window_of_pair
-from fastkernel.convolution import residual_image
+from fastkernel.convolution import convolved
 from fastkernel.solvers import Factor
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class KernelFit:
                 f"mode='valid', got {image.shape}; use mode='same' or 'full'"
             )
             raise ValueError(msg)
-        return -residual_image(image, self.kernel, window, None, as_workers(workers))
+        return convolved(image, self.kernel, window, as_workers(workers))
 
     def residual(
         self,
@@ -161,7 +161,9 @@ class KernelFit:
         x, y = as_image(source, "source"), as_image(result, "result")
         rule = None if boundary is None else as_boundary(boundary)
         window = window_of_pair(x, y, _shape(self.kernel), rule)
-        return residual_image(x, self.kernel, window, y, as_workers(workers))
+        left = convolved(x, self.kernel, window, as_workers(workers))
+        (top, first), (height, width) = window.result_origin, window.shape
+        return np.subtract(y[top : top + height, first : first + width], left, out=left)
 
 
 def _shape(image: FloatArray) -> Shape:

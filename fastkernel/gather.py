@@ -25,7 +25,6 @@ from fastkernel.engines import (
     Job,
     Pair,
     RimJob,
-    Scratch,
     residual_jobs,
     rim_jobs,
     tile_jobs,
@@ -131,7 +130,7 @@ def _run(
         found = iter(
             _tiles.run(
                 [job.work for job in jobs],
-                Scratch,
+                _tiles.Scratch,
                 workers if 3 * pixels * math.prod(kernel_shape) > THREADED_WORK else 1,
                 report,
             )

@@ -11,10 +11,11 @@ ROOT = Path(fastkernel.__file__).parent
 
 FLOORS = [
     {"errors", "_typing", "_loops"},
-    {"_borders", "_cost", "_fft", "_tiles", "_windows"},
+    {"_borders", "_convolve_cost", "_cost", "_fft", "_tiles", "_windows"},
     {"_lazy"},
-    {"_checks", "convolution", "engines", "solvers"},
-    {"gather"},
+    {"_checks", "convolve_engines", "engines", "solvers"},
+    {"convolution", "gather", "matrix", "shift"},
+    {"operators"},
     {"fit"},
     {"large", "normal"},
     {"estimate"},
