@@ -1,6 +1,7 @@
 """The answer to a fit."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -39,6 +40,15 @@ class KernelFit:
         Number of result pixels that were fitted, channels counted apart.
     method, solver : str
         How the kernel was found.
+    num_iter : int
+        Iterations that were taken; 0 where the answer is direct.
+    converged : bool
+        Whether the iterations met their tolerance.
+    history : mapping of str to float64 array, or None
+        One number an iteration, from the start on, of what the method minimises or maximises.
+    background : float, array or None
+        What was fitted beside the convolution, in result units: a constant, or the coefficients
+        of a polynomial.
     equations : NormalEquations or None
         What was solved; solve it again for another ridge or a smaller kernel. None for a kernel
         of so many taps that they were not formed.
@@ -53,6 +63,10 @@ class KernelFit:
     solver: str
     equations: "NormalEquations | None"
     _factor: Factor | None = field(repr=False)
+    num_iter: int = 0
+    converged: bool = True
+    history: Mapping[str, FloatArray] | None = field(default=None, repr=False)
+    background: float | FloatArray | None = None
 
     @cached_property
     def standard_errors(self) -> FloatArray:
