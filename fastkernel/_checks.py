@@ -56,6 +56,11 @@ def as_image(value: Any, name: str, ndim: int = 2, *, lazy: bool = False) -> Any
     return image
 
 
+def float_dtype(image: AnyArray) -> np.dtype[Any]:
+    """Return the dtype to compute an image in: float32 stays, all else becomes float64."""
+    return np.dtype(np.float32 if image.dtype.type is np.float32 else np.float64)
+
+
 def as_kernel_shape(value: Any) -> Shape:
     """Return ``value`` as ``(p, q)``; one integer stands for both."""
     p: Any

@@ -14,6 +14,7 @@ from fastkernel._checks import (
     as_image,
     as_out,
     as_workers,
+    float_dtype,
     refuse_larger_kernel,
     refuse_non_finite,
 )
@@ -196,7 +197,7 @@ def _filtered(
     if mode == "valid":
         refuse_larger_kernel("kernel", kernel_shape, shape)
     window = window_of_mode(mode, shape, kernel_shape, rule, flipped=flipped)
-    dtype = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
+    dtype = float_dtype(given)
     taps = as_taps(taps, dtype, flipped=flipped)
     found_shape: tuple[int, ...] = window.shape
     if channel_axis is not None:

@@ -76,8 +76,9 @@ def rank_one_factors(taps: AnyArray) -> Factors | None:
             return Factors((factor * column).astype(taps.dtype), row.astype(taps.dtype))
         column, row = taps[:, [j]], taps[[i], :]
     row = row / pivot
-    tolerance = 4 * float(np.finfo(taps.dtype).eps) * abs(pivot)
-    if not (np.abs(column * row - taps) <= tolerance).all():
+    # An output moves by the sum of all deviations at most, however small each tap is.
+    rounding = 4 * float(np.finfo(taps.dtype).eps) * np.abs(taps).sum(dtype=np.float64)
+    if not np.abs(column * row - taps).sum(dtype=np.float64) <= rounding:
         return None
     return Factors(column, row)
 

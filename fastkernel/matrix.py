@@ -17,6 +17,7 @@ from fastkernel._checks import (
     as_image_shape,
     as_kernel_shape,
     as_workers,
+    float_dtype,
     refuse_beyond_memory,
     refuse_larger_kernel,
     refuse_non_finite,
@@ -160,7 +161,7 @@ def convolution_matrix(
     refuse_non_finite("kernel", given)
     if mode == "valid":
         refuse_larger_kernel("kernel", given.shape, image_shape)
-    dtype = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
+    dtype = float_dtype(given)
     axes = _axes(given.shape, image_shape, mode, rule)
     shape, entries, index = _plan(axes, image_shape)
     index_bytes = np.dtype(index).itemsize
@@ -249,7 +250,7 @@ def design_matrix(
     threads = as_workers(workers)
     if mode == "valid":
         refuse_larger_kernel("kernel_shape", (p, q), given.shape)
-    dtype = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
+    dtype = float_dtype(given)
     window = window_of_mode(mode, given.shape, (p, q), rule)
     height, width = window.shape
     needed = height * width * p * q * dtype.itemsize

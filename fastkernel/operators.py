@@ -10,6 +10,7 @@ from fastkernel._checks import (
     as_image,
     as_image_shape,
     as_workers,
+    float_dtype,
     refuse_larger_kernel,
     refuse_non_finite,
 )
@@ -99,5 +100,5 @@ def convolution_operator(
     refuse_non_finite("kernel", given)
     if mode == "valid":
         refuse_larger_kernel("kernel", given.shape, shape)
-    dtype = np.float32 if given.dtype == np.float32 else np.float64
+    dtype = float_dtype(given)
     return _ConvolutionOperator(given.astype(dtype), shape, mode, boundary, as_workers(workers))

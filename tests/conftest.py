@@ -15,7 +15,7 @@ def rng():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
-    from fastkernel import convolution, engines, gather
+    from fastkernel import convolve_engines, engines, gather
 
     monkeypatch.setattr(engines, "TILE_SHAPES", dict.fromkeys(engines.TILE_SHAPES, (3, 5)))
     monkeypatch.setattr(engines, "SEGMENT", 4)
@@ -24,4 +24,11 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(engines, "fft_tiling", lambda window_shape, kernel_shape: (64, (4, 5)))
     monkeypatch.setattr(gather, "MAX_JOBS", 5)
     monkeypatch.setattr(gather, "THREADED_WORK", 0)
-    monkeypatch.setattr(convolution, "TILE_SHAPE", (3, 5))
+    monkeypatch.setattr(convolve_engines, "TILE_SHAPE", (3, 5))
+    monkeypatch.setattr(convolve_engines, "MAX_JOBS", 5)
+    monkeypatch.setattr(convolve_engines, "THREADED_TIME", 0)
+    monkeypatch.setattr(
+        convolve_engines,
+        "fft_lengths",
+        lambda window_shape, kernel_shape, itemsize: (kernel_shape[0] + 2, kernel_shape[1] + 4),
+    )

@@ -1,5 +1,7 @@
 """Definitions as plain as they can be read. Nothing here is fast or imports fastkernel."""
 
+import functools
+
 import numpy as np
 
 PAD_MODES = {
@@ -40,6 +42,52 @@ def convolve(image, kernel, mode="valid", boundary="zero"):
         for j in range(q):
             out += kernel[i, j] * x[p - 1 - i : p - 1 - i + rows, q - 1 - j : q - 1 - j + cols]
     return out
+
+
+def pixel_at(place, length, rule):
+    """The pixel of a line at ``place``, walked to from pixel 0; ``length`` stands for a zero."""
+    if rule == "zero":
+        return place if 0 <= place < length else length
+    pixel, step = 0, 1 if place > 0 else -1
+    for _ in range(abs(place)):
+        if 0 <= pixel + step < length:
+            pixel += step
+        elif rule == "circular":
+            pixel = 0 if step > 0 else length - 1
+        elif rule == "symmetric":
+            step = -step
+        elif rule == "mirror" and length > 1:
+            step = -step
+            pixel += step
+        # Beyond the edge of "replicate" every step stays where it is.
+    return pixel
+
+
+@functools.cache
+def pixels_under(length, taps, mode, rule, correlation=False):
+    """One row an output of a line, one column a tap: the pixel that they meet."""
+    centre = (taps - 1) // 2
+    outputs = {"full": length + taps - 1, "same": length, "valid": length - taps + 1}[mode]
+    if correlation:
+        first, step = {"full": 1 - taps, "same": -centre, "valid": 0}[mode], 1
+    else:
+        first, step = {"full": 0, "same": centre, "valid": taps - 1}[mode], -1
+    return np.array(
+        [
+            [pixel_at(t + first + step * i, length, rule) for i in range(taps)]
+            for t in range(outputs)
+        ]
+    )
+
+
+def filtered(image, kernel, mode, rule, correlation=False):
+    """Convolution or correlation, every pixel beyond the frame looked up by itself."""
+    rows, cols = (
+        pixels_under(length, taps, mode, rule, correlation)
+        for length, taps in zip(image.shape, kernel.shape, strict=True)
+    )
+    met = np.pad(image, ((0, 1), (0, 1)))[rows[:, :, None, None], cols]
+    return np.einsum("tiuj,ij->tu", met, kernel)
 
 
 def inside(result, kernel_shape):

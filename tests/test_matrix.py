@@ -110,7 +110,7 @@ def test_larger_shapes(rule, rng):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "u1", "?", "f2", ">f8", ">f4", "g"])
 def test_dtypes(dtype, mode, rng):
     values = rng.integers(0, 2, (4, 5)).astype(dtype)
-    wanted = np.float32 if np.dtype(dtype) == np.float32 else np.float64
+    wanted = np.float32 if np.dtype(dtype).type is np.float32 else np.float64
     got = convolution_matrix(values[:3, :2], (4, 5), mode, "mirror")
     assert got.dtype == wanted
     assert got.indices.dtype == got.indptr.dtype == np.int32
