@@ -77,6 +77,9 @@ def as_kernel_shape(value: Any) -> Shape:
 
 def as_boundary(value: str) -> Boundary:
     """Return the name of a border rule, aliases of other libraries translated."""
+    if not isinstance(value, str):
+        msg = f"boundary must be a string, got {value!r}"
+        raise TypeError(msg)
     if value == "reflect":
         msg = (
             "boundary='reflect' repeats the edge pixel in SciPy and does not in NumPy; "
@@ -274,7 +277,12 @@ def refuse_beyond_memory(needed: int, what: str, instead: str) -> None:
         raise MemoryError(msg)
 
 
-def refuse_non_finite(name: str, image: AnyArray, origin: Shape = (0, 0)) -> None:
+def refuse_non_finite(
+    name: str,
+    image: AnyArray,
+    origin: Shape = (0, 0),
+    advice: str = "replace or crop such pixels",
+) -> None:
     """Raise for the first pixel that is NaN or infinite; ``origin`` is added to its index."""
     for top, bottom in split(image.shape[0], 256):
         strip = image[top:bottom, :]
@@ -284,7 +292,7 @@ def refuse_non_finite(name: str, image: AnyArray, origin: Shape = (0, 0)) -> Non
             pixel = strip[tuple(bad[0])]
             msg = (
                 f"{name} must be finite, got {pixel} at index "
-                f"{(row + origin[0], col + origin[1])}; replace or crop such pixels"
+                f"{(row + origin[0], col + origin[1])}; {advice}"
             )
             raise ValueError(msg)
 

@@ -15,9 +15,9 @@ ENGINES = ("direct", "separable", "fft")
 _DIRECT = {4: (0.8, 0.0135), 8: (1.6, 0.027)}
 _SEPARABLE = {4: (1.0, 0.03), 8: (2.0, 0.06)}
 
-# The same: nanoseconds a point of a tile that is transformed there and back, and a call.
+# The same: nanoseconds a point of a tile that is transformed there and back; a tile, and a call.
 _FFT = {4: 5.5, 8: 8.5}
-_FFT_CALL = 100_000
+_FFT_TILE, _FFT_CALL = 25_000, 100_000
 
 # A tile of more bytes than this leaves the second-level cache, which takes up to twice the time.
 _CACHED = 2 << 20
@@ -43,7 +43,7 @@ def _tiles_time(window_shape: Shape, kernel_shape: Shape, itemsize: int, lengths
         -(-window // (n - taps + 1))
         for window, n, taps in zip(window_shape, lengths, kernel_shape, strict=True)
     )
-    return tiles * points * _FFT[itemsize] * slower
+    return tiles * (_FFT_TILE + points * _FFT[itemsize] * slower)
 
 
 @lru_cache(256)

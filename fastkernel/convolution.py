@@ -213,8 +213,9 @@ def _filtered(
         msg = "kernel must be of rank one for method='separable'; use 'auto'"
         raise ValueError(msg)
     if not work.run(engine, threads) and check_finite:
-        for x in channels:
-            refuse_non_finite("image", x)
+        advice = "replace it, use method='direct', or say check_finite=False"
+        for i, x in enumerate(channels):
+            refuse_non_finite("image" if len(channels) == 1 else f"image channel {i}", x, advice=advice)
     return found
 
 

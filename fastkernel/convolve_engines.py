@@ -70,15 +70,17 @@ def rank_one_factors(taps: AnyArray) -> Factors | None:
         return Factors(column, row)
     if abs(pivot) < 2**53 and (column == np.rint(column)).all() and (row == np.rint(row)).all():
         divisors = [np.gcd.reduce(line.astype(np.int64), axis=None) for line in (column, row)]
-        column, row = column / divisors[0], row / divisors[1]
-        factor = pivot / (column[i, 0] * row[0, j])
-        if factor == np.rint(factor) and ((factor * column) * row == taps).all():
-            return Factors((factor * column).astype(taps.dtype), row.astype(taps.dtype))
-        column, row = taps[:, [j]], taps[[i], :]
+        whole, rest = column / divisors[0], row / divisors[1]
+        factor = pivot / (whole[i, 0] * rest[0, j])
+        if factor == np.rint(factor) and ((factor * whole) * rest == taps).all():
+            return Factors((factor * whole).astype(taps.dtype), rest.astype(taps.dtype))
     row = row / pivot
-    # An output moves by the sum of all deviations at most, however small each tap is.
-    rounding = 4 * float(np.finfo(taps.dtype).eps) * np.abs(taps).sum(dtype=np.float64)
-    if not np.abs(column * row - taps).sum(dtype=np.float64) <= rounding:
+    # An output moves by the sum of all deviations at most, however small each tap is. In units of
+    # the largest tap, so that no sum overflows.
+    deviations, sizes = (
+        np.abs(part / pivot).sum(dtype=np.float64) for part in (column * row - taps, taps)
+    )
+    if not deviations <= 2 * float(np.finfo(taps.dtype).eps) * sizes:
         return None
     return Factors(column, row)
 

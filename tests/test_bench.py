@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import naive
 import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import data, engines, fit, measure, peers, peers_gwyddion, report, worker
+from bench import convolve, data, engines, fit, measure, peers, peers_gwyddion, report, worker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,7 +125,7 @@ def test_leaves_out_what_has_no_markers_or_no_results(tmp_path, capsys):
     skipped = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in skipped] == bench.SUITES
     assert "no markers" in skipped[0]
-    assert "peers.json" in skipped[-1]
+    assert "peers.json" in skipped[bench.SUITES.index("peers")]
 
 
 @pytest.mark.parametrize("what", [["unknown"], ["readme", "unknown"], ["plots", "fit"]])
@@ -164,6 +165,75 @@ def test_the_loss_of_a_choice_is_told_by_times():
     text = engines.tables({"cells": [cell | {"contenders": contenders}]})
     assert "2.00 times faster than the chosen one (64² uint8, 5×5)" in text
     assert "more than 1.25 times in 1 of 1 cells" in text
+
+
+CONVOLVE = ["--sizes", "64", "--kernels", "3", "--repeats", "2", "--no-memory"]
+
+
+@pytest.mark.jit
+def test_convolutions_agree_and_are_drawn(tmp_path, capsys):
+    result = run(tmp_path, "convolve", *CONVOLVE)
+    assert [cell["kind"] for cell in result["cells"]] == ["random", "separable"]
+    for cell in result["cells"]:
+        separable = {"fastkernel, separable", convolve.SEP_FILTER_2D}
+        wanted = set(convolve.CONTENDERS) - (separable if cell["kind"] == "random" else set())
+        assert set(cell["contenders"]) == wanted
+        assert cell["chosen"] in convolve.BY_ENGINE.values()
+        for name, entry in cell["contenders"].items():
+            assert len(entry["seconds"]) == 2
+            assert name == convolve.COPY or entry["error"] < 6e-7
+    assert [one["what"].split(",")[0] for one in result["operations"]] == [
+        "circshift",
+        "circshift",
+        "convolution_matrix",
+        "design_matrix",
+    ]
+    for one in result["operations"]:
+        for name, entry in one["contenders"].items():
+            assert entry["median"] > 0
+            assert name in convolve.YARDSTICKS or entry["difference"] == 0
+    out = capsys.readouterr().out
+    assert all(convolve.label(cell) in out for cell in result["cells"])
+    bench.main(["plots", "--quick", "--output", str(tmp_path)])
+    assert (tmp_path / "convolve.png").read_bytes().startswith(b"\x89PNG")
+    assert "engines not drawn" in capsys.readouterr().err
+
+
+@pytest.mark.jit
+def test_slow_or_missing_contenders_are_told_and_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(convolve, "SLOW", -1.0)
+    monkeypatch.setattr(convolve, "cv2", None)
+    result = run(tmp_path, "convolve", *CONVOLVE)
+    for cell in result["cells"]:
+        ours = cell["contenders"].pop(convolve.OURS)
+        assert ours["ratio"] == 1
+        assert cell["contenders"]
+        assert all(entry["slow"] and "median" not in entry for entry in cell["contenders"].values())
+        assert convolve.FILTER_2D not in cell["contenders"]
+    out = capsys.readouterr().out
+    assert "OpenCV is not installed" in out
+    assert " slow |" in out
+    path = tmp_path / "README.md"
+    path.write_text("<!-- bench:convolve --><!-- /bench:convolve -->", encoding="utf-8")
+    full = json.loads((tmp_path / "convolve.json").read_text(encoding="utf-8"))
+    report.save(tmp_path, full | {"quick": False}, "")
+    bench.main(["readme", "convolve", "--output", str(tmp_path), "--readme", str(path)])
+    text = path.read_text(encoding="utf-8")
+    assert "| 64², 3×3 random" in text
+    assert "| convolution_matrix, 3×3 on 32²" in text
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4])
+def test_matrices_of_rivals_are_those_of_the_definition(taps):
+    kernel = np.arange(1.0, taps * (taps + 1) + 1).reshape(taps, taps + 1)
+    image = np.random.default_rng(taps).integers(0, 9, (7, 7)).astype(float)
+    want = naive.convolve(image, kernel, "same", "zero").ravel()
+    for make in (
+        convolve.matrix_by_diagonals,
+        convolve.matrix_by_kronecker,
+        convolve.matrix_by_coordinates,
+    ):
+        np.testing.assert_array_equal(make(kernel, 7) @ image.ravel(), want)
 
 
 @pytest.mark.jit

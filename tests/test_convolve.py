@@ -299,7 +299,7 @@ def test_transforms_refuse_a_pixel_that_is_no_number(bad, rng, tiles):
         row, col = place
         with pytest.raises(
             ValueError,
-            match=rf"image must be finite, got {bad} at index \({row}, {col}\); replace or crop",
+            match=rf"image must be finite, got {bad} at index \({row}, {col}\); replace it, use",
         ):
             convolve(spoilt, kernel, method="fft")
         got = convolve(spoilt, kernel, "same", method="fft", check_finite=False)
@@ -314,7 +314,7 @@ def test_the_first_of_several_is_named(rng):
         convolve(image, np.ones((3, 3)), method="fft")
     colour = np.zeros((9, 8, 3))
     colour[4, 5, 1] = np.nan
-    with pytest.raises(ValueError, match=r"image must be finite, got nan at index \(4, 5"):
+    with pytest.raises(ValueError, match=r"image channel 1 must be finite, got nan at index \(4, 5\)"):
         convolve(colour, np.ones((3, 3)), method="fft", channel_axis=-1)
 
 
@@ -878,3 +878,14 @@ def test_threads_may_call_at_once(rng):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_huge_taps_are_not_taken_for_a_product():
+    kernel = np.array([[1e308, -1e308], [1e308, 1.2e308]])
+    with pytest.raises(ValueError, match="kernel must be of rank one for method='separable'"):
+        convolve(np.full((2, 2), 1e-300), kernel, "valid", method="separable")
+
+
+def test_a_boundary_that_is_no_string():
+    with pytest.raises(TypeError, match=r"boundary must be a string, got \['zero'\]"):
+        convolve(np.ones((3, 3)), np.ones((3, 3)), "same", ["zero"])

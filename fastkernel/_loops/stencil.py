@@ -33,7 +33,7 @@ VECTOR_BYTES, _VECTORS = _registers()
 
 # Taps that are summed in float32 before they join the other sums: rounding of a long sum is larger
 # than that of the sum of its parts.
-FLOAT32_TAPS = 128
+FLOAT32_TAPS = 64
 
 # Bytes of a panel: what is computed side by side. One row alone needs more to fill the pipes.
 PANEL_BYTES = 2 * _VECTORS * VECTOR_BYTES
