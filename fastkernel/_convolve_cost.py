@@ -53,7 +53,7 @@ def fft_lengths(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Shap
     Examples
     --------
     >>> fft_lengths((300, 300), (31, 31), 4)
-    (192, 192)
+    (384, 384)
     """
     rows, cols = map(_lengths, window_shape, kernel_shape)
     return min(

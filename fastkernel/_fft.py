@@ -26,7 +26,9 @@ _MAX_IDLE = 8
 _MAX_IDLE_BYTES = 32 << 20
 
 _lock = threading.RLock()
-_idle: deque["RowTransforms | TileTransforms"] = deque()
+_idle: deque["RowTransforms | TileTransforms | ImageRowTransforms | ImageColumnTransforms"] = (
+    deque()
+)
 
 
 def _new_lock() -> None:
@@ -104,7 +106,73 @@ class TileTransforms:
         return int(self.tile.nbytes + self.spectrum.nbytes)
 
 
-Plan = TypeVar("Plan", RowTransforms, TileTransforms)
+class ImageRowTransforms:
+    """Plans, with their scratch, for the spectra of some rows of a whole image and back.
+
+    Attributes
+    ----------
+    key : (int, int, int, dtype)
+        Length of the rows, how many there are, columns of the spectra with zeros at their ends,
+        and whether the rows are float32 or float64.
+    rows : (k, n) array
+        What `forward` reads and `inverse` writes, times ``n``.
+    spectra : (k, wide) complex array
+        What `forward` writes, in the first ``n // 2 + 1`` columns; `inverse` destroys these.
+    """
+
+    def __init__(self, key: tuple[int, int, int, np.dtype[Any]]) -> None:
+        length, count, wide, dtype = self.key = key
+        self.rows = pyfftw.empty_aligned((count, length), dtype)
+        self.spectra = pyfftw.zeros_aligned((count, wide), np.result_type(dtype, np.complex64))
+        arrays = self.rows, self.spectra[:, : length // 2 + 1]
+        plan = partial(pyfftw.FFTW, axes=(1,), threads=1)
+        self.forward = plan(*arrays, flags=("FFTW_ESTIMATE",)).execute
+        self.inverse = plan(
+            *arrays[::-1],
+            direction="FFTW_BACKWARD",
+            flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
+        ).execute
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scratch."""
+        return int(self.rows.nbytes + self.spectra.nbytes)
+
+
+class ImageColumnTransforms:
+    """Plans, with their scratch, for the spectra of some columns of a whole image and back.
+
+    Attributes
+    ----------
+    key : (int, int, dtype)
+        Length of the columns, how many there are, and whether the image is float32 or float64.
+    panel : (m, k) complex array
+        What `forward` reads and `inverse` writes, times ``m``.
+    lines : (k, m) complex array
+        What `forward` writes: a column is contiguous here. `inverse` destroys it.
+    """
+
+    def __init__(self, key: tuple[int, int, np.dtype[Any]]) -> None:
+        length, count, dtype = self.key = key
+        complex_dtype = np.result_type(dtype, np.complex64)
+        self.panel = pyfftw.empty_aligned((length, count), complex_dtype)
+        self.lines = pyfftw.empty_aligned((count, length), complex_dtype)
+        arrays = self.panel, self.lines.T
+        plan = partial(pyfftw.FFTW, axes=(0,), threads=1)
+        self.forward = plan(*arrays, flags=("FFTW_ESTIMATE",)).execute
+        self.inverse = plan(
+            *arrays[::-1],
+            direction="FFTW_BACKWARD",
+            flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
+        ).execute
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scratch."""
+        return int(self.panel.nbytes + self.lines.nbytes)
+
+
+Plan = TypeVar("Plan", RowTransforms, TileTransforms, ImageRowTransforms, ImageColumnTransforms)
 
 
 @contextmanager
@@ -136,3 +204,17 @@ def borrowed_tile_transforms(
 ) -> AbstractContextManager[TileTransforms]:
     """Lend the plans for tiles of ``shape``."""
     return _borrowed(TileTransforms, (*shape, dtype))
+
+
+def borrowed_image_row_transforms(
+    length: int, count: int, wide: int, dtype: np.dtype[Any]
+) -> AbstractContextManager[ImageRowTransforms]:
+    """Lend the plans for ``count`` rows of ``length``, their spectra in ``wide`` columns."""
+    return _borrowed(ImageRowTransforms, (length, count, wide, dtype))
+
+
+def borrowed_image_column_transforms(
+    length: int, count: int, dtype: np.dtype[Any]
+) -> AbstractContextManager[ImageColumnTransforms]:
+    """Lend the plans for ``count`` columns of ``length``."""
+    return _borrowed(ImageColumnTransforms, (length, count, dtype))

@@ -74,12 +74,13 @@ def rank_one_factors(taps: AnyArray) -> Factors | None:
         factor = pivot / (whole[i, 0] * rest[0, j])
         if factor == np.rint(factor) and ((factor * whole) * rest == taps).all():
             return Factors((factor * whole).astype(taps.dtype), rest.astype(taps.dtype))
-    row = row / pivot
-    # An output moves by the sum of all deviations at most, however small each tap is. In units of
-    # the largest tap, so that no sum overflows.
+    # In units of the largest tap, so that no sum overflows.
+    unit = taps / pivot
+    row = unit[[i], :]
     deviations, sizes = (
-        np.abs(part / pivot).sum(dtype=np.float64) for part in (column * row - taps, taps)
+        np.abs(part).sum(dtype=np.float64) for part in (unit[:, [j]] * row - unit, unit)
     )
+    # An output moves by the sum of all deviations at most, however small each tap is.
     if not deviations <= 2 * float(np.finfo(taps.dtype).eps) * sizes:
         return None
     return Factors(column, row)

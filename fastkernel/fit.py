@@ -49,6 +49,9 @@ class KernelFit:
     background : float, array or None
         What was fitted beside the convolution, in result units: a constant, or the coefficients
         of a polynomial.
+    ridge : float
+        The penalty on the taps, or on their second differences, in squared source units: what was
+        asked for, or what was chosen.
     equations : NormalEquations or None
         What was solved; solve it again for another ridge or a smaller kernel. None for a kernel
         of so many taps that they were not formed.
@@ -67,6 +70,7 @@ class KernelFit:
     converged: bool = True
     history: Mapping[str, FloatArray] | None = field(default=None, repr=False)
     background: float | FloatArray | None = None
+    ridge: float = 0.0
 
     @cached_property
     def standard_errors(self) -> FloatArray:

@@ -2,24 +2,28 @@
 
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from fastkernel._checks import as_boundary, as_kernel_shape, as_pairs, as_penalty, as_workers
+from fastkernel._checks import as_boundary, as_kernel_shape, as_pairs, as_workers
 from fastkernel._cost import ENGINES, is_narrow
 from fastkernel._typing import FloatArray, Images, Progress, Shape
 from fastkernel._windows import window_of_pair
+from fastkernel.background import BackgroundSums, as_degree, background_sums_of, eliminate
 from fastkernel.engines import Pair
 from fastkernel.fit import KernelFit
 from fastkernel.gather import gather
-from fastkernel.solvers import factorise, refuse_too_few
+from fastkernel.options import Options, Ridge
+from fastkernel.solving import solve_equations
 
 _EPS = float(np.finfo(np.float64).eps)
 _FIELDS = ("gram", "moments", "energy", "n_pixels", "kernel_shape")
+# Files of version 0.1 do not have these.
+_LATER_FIELDS = ("background_terms", "background_energy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +45,10 @@ class NormalEquations:
         Rows of ``X``: result pixels.
     kernel_shape : (int, int)
         ``(p, q)``, in pixels.
+    background_terms : int
+        Coefficients of backgrounds that were eliminated from the rest, all pairs together.
+    background_energy : float
+        What these took from ``energy``, in squared result units.
     """
 
     gram: FloatArray
@@ -48,6 +56,8 @@ class NormalEquations:
     energy: float
     n_pixels: int
     kernel_shape: Shape
+    background_terms: int = 0
+    background_energy: float = 0.0
 
     @classmethod
     def zero(cls, kernel_shape: Shape) -> Self:
@@ -71,6 +81,8 @@ class NormalEquations:
             self.energy + other.energy,
             self.n_pixels + other.n_pixels,
             self.kernel_shape,
+            self.background_terms + other.background_terms,
+            self.background_energy + other.background_energy,
         )
 
     def crop(self, kernel_shape: Shape) -> Self:
@@ -103,60 +115,119 @@ class NormalEquations:
             raise ValueError(msg)
         top, left = (rows - 1) // 2 - (p - 1) // 2, (cols - 1) // 2 - (q - 1) // 2
         taps = np.arange(rows * cols).reshape(rows, cols)[top : top + p, left : left + q].ravel()
-        return type(self)(
-            self.gram[np.ix_(taps, taps)], self.moments[taps], self.energy, self.n_pixels, (p, q)
+        return replace(
+            self,
+            gram=self.gram[np.ix_(taps, taps)],
+            moments=self.moments[taps],
+            kernel_shape=(p, q),
         )
 
-    def solve(self, *, ridge: float = 0.0) -> KernelFit:
+    def solve(
+        self,
+        *,
+        solver: str = "auto",
+        ridge: Ridge = 0.0,
+        nonnegative: bool = False,
+        unit_sum: bool = False,
+        symmetric: str | None = None,
+        separable: bool = False,
+        step: float | None = None,
+        num_iter: int | None = None,
+        tol: float | None = None,
+        callback: Progress | None = None,
+    ) -> KernelFit:
         r"""Find the kernel that minimises the squared residual.
 
-        Minimises :math:`\|X k - y\|^2 + \lambda n \|k\|^2` by Cholesky factorisation, where ``n``
-        counts the pixels.
+        Minimises :math:`\|X k - y\|^2 + \lambda n \|k\|^2`, where ``n`` counts the pixels.
 
         Parameters
         ----------
-        ridge : float, optional
+        solver : {"auto", "minimum_norm", "gradient_descent", "fista"}, optional
+            "auto" is direct: Cholesky factorisation, an active set if ``nonnegative``,
+            alternating least squares if ``separable``. "minimum_norm" is for a source that does
+            not tell all taps apart: the shortest of the best kernels, by an eigendecomposition,
+            with its ``rank``. "gradient_descent" is the plain iteration from zero, "fista" the
+            accelerated one; both are projected where there are constraints.
+        ridge : float, "gcv" or ("smooth", float), optional
             Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
+            "gcv" chooses it by generalised cross-validation of the fit without ``nonnegative``,
+            ``unit_sum`` and ``separable``. "smooth" puts it on the second differences of the
+            taps along rows and columns, zeros beyond the kernel, instead of on the taps.
+        nonnegative : bool, optional
+            Whether no tap may be below 0.
+        unit_sum : bool, optional
+            Whether the taps must have the sum 1. Both together make the simplex.
+        symmetric : {"even", "rotation"}, optional
+            "even": the kernel equals itself turned by half a turn,
+            ``k[i, j] == k[p - 1 - i, q - 1 - j]``. "rotation": it equals itself turned by a
+            quarter turn, and so by any; ``p == q``. Mirror images need not be equal.
+        separable : bool, optional
+            Whether the kernel is a column times a row. The best is sought from several starts,
+            each improved until the kernel changes by less than ``tol`` of its length; it may
+            still be a local minimum.
+        step : float, optional
+            Of a descent, in inverse squared source units. None for the inverse of the Gram's
+            largest eigenvalue, which is safe.
+        num_iter : int, optional
+            Most iterations; None for 5000.
+        tol : float, optional
+            A descent ends where the gradient (with constraints, the gradient mapping) is this
+            part of the moments, both as lengths. None for 1e-8, or for 0 where ``num_iter`` is
+            given: then all of them are taken.
+        callback : callable, optional
+            Called as ``callback(done, total)`` with the iterations of solvers that take any; an
+            exception stops the work.
 
         Returns
         -------
         KernelFit
-            With ``residual_rms`` seen down to 3e-8 of the result's root mean square.
+            With ``residual_rms`` seen down to 3e-8 of the result's root mean square, ``ridge``
+            the penalty that was used, and a ``history`` of "objective" (half the squared residual
+            and half the penalty) and "residual_rms" where there are iterations.
 
         Raises
         ------
         SingularFitError
-            If there are fewer pixels than taps, or the source does not tell the taps apart.
+            If there are fewer pixels than taps, or the source does not tell the taps apart. A
+            penalty, constraints or "minimum_norm" may still determine a kernel. A descent takes
+            any source but zeros: from zero it goes to the shortest of the best kernels, and an
+            infinite ``condition_number`` and a ``rank`` below the number of taps say so.
         TypeError, ValueError
-            If ``ridge`` is not a finite number of at least 0.
+            If an argument is out of its range, two do not go together, ``step`` is larger than is
+            stable, or ``symmetric="rotation"`` is asked of a kernel that is not square.
 
         Notes
         -----
-        Rounding reaches the taps at about ``condition_number * 1e-16`` of their size.
+        Rounding reaches the taps at about ``condition_number * 1e-16`` of their size; with
+        constraints it is that of the equations that they leave. Standard errors are known for
+        "cholesky" alone, symmetric or of unit sum included.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> image = np.random.default_rng(0).standard_normal((40, 40))
+        >>> equations = normal_equations(image, (image[2:] + image[:-2]) / 2, (3, 1))
+        >>> fit = equations.solve(nonnegative=True, unit_sum=True)
+        >>> fit.kernel.ravel().round(6) + 0.0
+        array([0.5, 0. , 0.5])
         """
-        penalty = as_penalty(ridge, "ridge") * self.n_pixels
-        if penalty == 0:
-            refuse_too_few(self.n_pixels, len(self.moments))
-        factor = factorise(self.gram, penalty)
-        taps = factor.solve(self.moments)
-        explained = 2 * (taps @ self.moments) - taps @ (self.gram @ taps)
-        residual_energy = max(float(self.energy - explained), self.hidden_energy)
-        return KernelFit(
-            kernel=taps.reshape(self.kernel_shape),
-            residual_rms=math.sqrt(residual_energy / self.n_pixels),
-            condition_number=factor.condition_number,
-            rank=len(taps),
-            n_pixels=self.n_pixels,
-            method="lstsq",
-            solver="cholesky",
-            equations=self,
-            _factor=factor,
+        options = Options(
+            solver=solver,
+            ridge=ridge,
+            nonnegative=nonnegative,
+            unit_sum=unit_sum,
+            symmetric=symmetric,
+            separable=separable,
+            step=step,
+            num_iter=num_iter,
+            tol=tol,
         )
+        return solve_equations(self, options, callback)
 
     @property
     def hidden_energy(self) -> float:
         """Residual energy below which rounding of the sums hides it, in squared result units."""
-        return 4 * _EPS * self.energy
+        return 4 * _EPS * (self.energy + self.background_energy)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the equations to an .npz file, without pickle.
@@ -172,7 +243,8 @@ class NormalEquations:
             If the file cannot be written.
         """
         with Path(path).open("wb") as file:
-            np.savez(file, **{name: getattr(self, name) for name in _FIELDS}, allow_pickle=False)
+            fields = {name: getattr(self, name) for name in (*_FIELDS, *_LATER_FIELDS)}
+            np.savez(file, **fields, allow_pickle=False)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -198,6 +270,7 @@ class NormalEquations:
         try:
             with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = {name: file[name] for name in _FIELDS}
+                later = {name: file[name] for name in _LATER_FIELDS if name in file}
             shape = as_kernel_shape(tuple(found["kernel_shape"]))
             taps = shape[0] * shape[1]
             gram, moments = found["gram"], found["moments"]
@@ -207,7 +280,15 @@ class NormalEquations:
             if gram.dtype != np.float64 or moments.dtype != np.float64:
                 msg = f"arrays of {gram.dtype} and {moments.dtype}, not float64"
                 raise ValueError(msg)
-            return cls(gram, moments, float(found["energy"]), int(found["n_pixels"]), shape)
+            return cls(
+                gram,
+                moments,
+                float(found["energy"]),
+                int(found["n_pixels"]),
+                shape,
+                int(later.get("background_terms", 0)),
+                float(later.get("background_energy", 0.0)),
+            )
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as reason:
             msg = f"{str(path)!r} does not hold normal equations saved by fastkernel: {reason}"
             raise ValueError(msg) from reason
@@ -247,18 +328,20 @@ def equations_of(
     workers: int,
     progress: Progress | None,
     engine: str,
+    backgrounds: list[BackgroundSums] | None = None,
 ) -> NormalEquations:
-    """Return the equations of pairs that are known to be good."""
+    """Return the equations of pairs that are known to be good, less backgrounds."""
     n_pixels = sum(pair.window.n_pixels for pair in pairs)
     sums = gather(pairs, kernel_shape, workers, progress, engine)
     # A shift by (i, j) belongs to the tap that a convolution flips onto it.
-    return NormalEquations(
+    equations = NormalEquations(
         np.ascontiguousarray(sums.gram[::-1, ::-1]),
         sums.moments[::-1].copy(),
         sums.energy,
         n_pixels,
         kernel_shape,
     )
+    return eliminate(equations, backgrounds) if backgrounds else equations
 
 
 def normal_equations(
@@ -267,6 +350,7 @@ def normal_equations(
     kernel_shape: Shape,
     *,
     boundary: str | None = None,
+    background: str | int | None = None,
     channel_axis: int | None = None,
     engine: str = "auto",
     workers: int | None = None,
@@ -287,6 +371,10 @@ def normal_equations(
         What the result's maker took to stand beyond the source's frame in a "same" pair: "zero",
         "circular", "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
         None uses only the pixels that no rule can touch.
+    background : {"constant"} or int, optional
+        What the result has beside the convolution: a constant, or a polynomial of this total
+        degree, 0 to 4, over the fitted pixels. Every pair, or channel, has its own; the equations
+        are those of the kernel beside the best of them.
     channel_axis : int, optional
         The axis of 3-dimensional images that holds channels, which share the kernel.
     engine : {"auto", "integer", "float", "fft"}, optional
@@ -339,5 +427,7 @@ def normal_equations(
     """
     shape = as_kernel_shape(kernel_shape)
     pairs = matched_pairs(source, result, shape, boundary, channel_axis)
-    chosen = as_engine(engine, pairs)
-    return equations_of(pairs, shape, as_workers(workers), callback, chosen)
+    chosen, threads = as_engine(engine, pairs), as_workers(workers)
+    degree = None if background is None else as_degree(background)
+    backgrounds = background_sums_of(pairs, shape, degree, threads)
+    return equations_of(pairs, shape, threads, callback, chosen, backgrounds)

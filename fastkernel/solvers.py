@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
 from fastkernel._typing import FloatArray
 from fastkernel.errors import SingularFitError
@@ -21,18 +21,31 @@ class Factor:
         Lower triangle ``L`` with ``L @ L.T`` the matrix, in units of the source; the rest is zero.
     condition_number : float
         Estimate of the matrix's condition number in the 1-norm.
+    basis : (m, n) float64 array or sparse array, or None
+        Orthonormal columns that span what constraints leave of ``m`` taps; the matrix is that of
+        the coordinates. None where there are no constraints and ``m`` is ``n``.
     """
 
     lower: FloatArray
     condition_number: float
+    basis: "FloatArray | sparse.sparray | None" = None
 
     def solve(self, moments: FloatArray) -> FloatArray:
-        """Return the taps ``x`` with ``H x = moments``."""
-        return np.asarray(linalg.lapack.dpotrs(self.lower, moments, lower=1)[0])
+        """Return the taps ``x`` with ``H x = moments``, as far as constraints leave them free."""
+        if self.basis is None:
+            return np.asarray(linalg.lapack.dpotrs(self.lower, moments, lower=1)[0])
+        if not len(self.lower):
+            return np.zeros(len(moments))
+        free = linalg.lapack.dpotrs(self.lower, self.basis.T @ moments, lower=1)[0]
+        return np.asarray(self.basis @ free)
 
     def inverse_diagonal(self) -> FloatArray:
-        """Return the diagonal of the inverse matrix."""
+        """Return the diagonal of the inverse matrix, that of the taps where it has a basis."""
+        if not len(self.lower):
+            return np.zeros(self.basis.shape[0] if self.basis is not None else 0)
         inverse, _ = linalg.lapack.dtrtri(self.lower, lower=1)
+        if self.basis is not None:
+            inverse = (self.basis @ inverse.T).T
         return np.asarray((inverse**2).sum(axis=0))
 
 
@@ -74,7 +87,7 @@ def factorise(gram: FloatArray, ridge_energy: float = 0.0) -> Factor:
 def _why_singular(matrix: FloatArray) -> str:
     n = len(matrix)
     eigenvalues = linalg.eigvalsh(matrix, check_finite=False)
-    rank = int((eigenvalues > n * _EPS * max(eigenvalues[-1], 0.0)).sum())
+    rank = int((eigenvalues > least_eigenvalue(eigenvalues)).sum())
     if rank <= 1:
         cause = "the source is flat"
     else:
@@ -84,6 +97,11 @@ def _why_singular(matrix: FloatArray) -> str:
         "(edges or noise in every direction), more images of the same kernel, a smaller "
         "kernel_shape, or ridge= to prefer small taps"
     )
+
+
+def least_eigenvalue(eigenvalues: FloatArray) -> float:
+    """Return what rounding of the largest eigenvalue makes of one that is 0."""
+    return len(eigenvalues) * _EPS * max(float(eigenvalues[-1]), 0.0)
 
 
 def refuse_too_few(n_pixels: int, n_taps: int) -> None:
