@@ -63,10 +63,8 @@ def fft_lengths(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Shap
 
 
 @lru_cache(256)
-def engine_times(
-    window_shape: Shape, kernel_shape: Shape, itemsize: int, *, separable: bool
-) -> dict[str, float]:
-    """Return nanoseconds of one worker by engine, of those that can do it.
+def engine_times(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> dict[str, float]:
+    """Return nanoseconds of one worker by engine.
 
     Parameters
     ----------
@@ -74,22 +72,17 @@ def engine_times(
         Outputs and taps.
     itemsize : {4, 8}
         Bytes of a pixel.
-    separable : bool
-        Whether the kernel has rank one.
 
     Returns
     -------
     dict
-        Keys from `ENGINES`.
+        Keys are `ENGINES`.
     """
     pixels = math.prod(window_shape)
-    costs = {"direct": (_DIRECT, math.prod(kernel_shape))}
-    if separable:
-        costs["separable"] = (_SEPARABLE, sum(kernel_shape))
-    times = {
-        engine: pixels * (constants[itemsize][0] + constants[itemsize][1] * taps)
-        for engine, (constants, taps) in costs.items()
-    }
+    (a_pixel, a_tap), (a_line, a_line_tap) = _DIRECT[itemsize], _SEPARABLE[itemsize]
     lengths = fft_lengths(window_shape, kernel_shape, itemsize)
-    times["fft"] = _FFT_CALL + _tiles_time(window_shape, kernel_shape, itemsize, lengths)
-    return times
+    return {
+        "direct": pixels * (a_pixel + a_tap * math.prod(kernel_shape)),
+        "separable": pixels * (a_line + a_line_tap * sum(kernel_shape)),
+        "fft": _FFT_CALL + _tiles_time(window_shape, kernel_shape, itemsize, lengths),
+    }

@@ -134,14 +134,12 @@ class Correlation:
         bool
             False where transforms met a number that is not finite, which spoils its tile.
         """
-        times = engine_times(
-            self.window.shape,
-            self.kernel_shape,
-            self.dtype.itemsize,
-            separable=engine in ("auto", "separable") and self.factors is not None,
-        )
+        shapes = self.window.shape, self.kernel_shape
+        times = engine_times(*shapes, self.dtype.itemsize)
         if engine == "auto":
-            engine = min(times, key=lambda name: times[name])
+            # Whether a kernel is separable is asked only where that would be the fastest.
+            first, second, _ = sorted(times, key=lambda name: times[name])
+            engine = second if first == "separable" and self.factors is None else first
         make = {"direct": self._direct, "separable": self._separable, "fft": self._fft}[engine]
         tile_shape, work = make()
         tiles = _tiles.Tiles(self.window.shape, tile_shape)
@@ -183,7 +181,9 @@ class Correlation:
             self._correlate(x, self.taps, plane, tile, scratch)
             return True
 
-        return TILE_SHAPE, work
+        height, width = TILE_SHAPE
+        # A narrow image gets taller tiles.
+        return (height * max(1, min(4, width // self.window.shape[1])), width), work
 
     def _separable(self) -> "tuple[Shape, _Work]":
         p, q = self.kernel_shape
