@@ -112,8 +112,8 @@ class ImageRowTransforms:
     Attributes
     ----------
     key : (int, int, int, dtype)
-        Length of the rows, how many there are, columns of the spectra with zeros at their ends,
-        and whether the rows are float32 or float64.
+        Length ``n`` of the rows, how many there are, columns of the spectra (the last may be
+        more than are used), and whether the rows are float32 or float64.
     rows : (k, n) array
         What `forward` reads and `inverse` writes, times ``n``.
     spectra : (k, wide) complex array
@@ -145,7 +145,8 @@ class ImageColumnTransforms:
     Attributes
     ----------
     key : (int, int, dtype)
-        Length of the columns, how many there are, and whether the image is float32 or float64.
+        Length ``m`` of the columns, how many there are, and whether the image is float32 or
+        float64.
     panel : (m, k) complex array
         What `forward` reads and `inverse` writes, times ``m``.
     lines : (k, m) complex array

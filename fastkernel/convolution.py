@@ -215,7 +215,8 @@ def _filtered(
     if not work.run(engine, threads) and check_finite:
         advice = "replace it, use method='direct', or say check_finite=False"
         for i, x in enumerate(channels):
-            refuse_non_finite("image" if len(channels) == 1 else f"image channel {i}", x, advice=advice)
+            name = "image" if len(channels) == 1 else f"image channel {i}"
+            refuse_non_finite(name, x, advice=advice)
     return found
 
 

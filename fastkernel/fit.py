@@ -13,9 +13,12 @@ from fastkernel._checks import as_boundary, as_image, as_workers
 from fastkernel._typing import FloatArray, Shape
 from fastkernel._windows import window_of_mode, window_of_pair
 from fastkernel.convolution import convolved
+from fastkernel.plotting import plot_fit
 from fastkernel.solvers import Factor
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fastkernel.normal import NormalEquations
 
 
@@ -77,13 +80,16 @@ class KernelFit:
         """Standard error of every tap, (p, q) float64, in units of the kernel.
 
         The square roots of the diagonal of ``s**2 * inv(gram)``, with the residual variance
-        ``s**2 = energy of the residual / (n_pixels - p*q)``; infinite where no pixel is left
-        to judge by. They cover noise and rounding that is independent from pixel to pixel, not
-        a kernel larger than the fitted one. NaN, not available, where there are no ``equations``.
+        ``s**2 = energy of the residual / (n_pixels - n)``, where ``n`` counts the taps that
+        constraints leave free and the coefficients of the background; infinite where no pixel is
+        left to judge by. They cover noise and rounding that is independent from pixel to pixel, not
+        a kernel larger than the fitted one. NaN, not available, where the method knows none.
         """
         if self._factor is None:
             return np.full(self.kernel.shape, math.nan)
-        left = self.n_pixels - self.kernel.size
+        left = self.n_pixels - len(self._factor.lower)
+        if self.equations is not None:
+            left -= self.equations.background_terms
         if left <= 0:
             return np.full(self.kernel.shape, math.inf)
         variance = self.residual_rms**2 * self.n_pixels / left
@@ -182,6 +188,36 @@ class KernelFit:
         left = convolved(x, self.kernel, window, as_workers(workers))
         (top, first), (height, width) = window.result_origin, window.shape
         return np.subtract(y[top : top + height, first : first + width], left, out=left)
+
+    def plot(self) -> "Figure":
+        """Draw the kernel beside its standard errors, or beside the history of the iterations.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Belongs to no window: show it in a notebook, or call its ``savefig``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing, which the extra ``fastkernel[plot]`` installs.
+        """
+        return plot_fit(self)
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            "kernel": "{}×{}, taps sum to {:.6g}".format(*self.kernel.shape, self.kernel.sum()),
+            "method": f"{self.method}, {self.solver}",
+            "residual": f"{self.residual_rms:.4g} rms over {self.n_pixels} pixels",
+            "condition number": f"{self.condition_number:.2g}",
+        }
+        if self.num_iter:
+            end = "converged" if self.converged else "not converged"
+            facts["iterations"] = f"{self.num_iter}, {end}"
+        if self.background is not None:
+            facts["background"] = f"{np.array2string(np.asarray(self.background), precision=4)}"
+        rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts.items())
+        return f"<table>{rows}</table>"
 
 
 def _shape(image: FloatArray) -> Shape:

@@ -15,10 +15,13 @@ from fastkernel import _tiles
 from fastkernel._borders import load
 from fastkernel._lazy import LazyImage
 from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
+from fastkernel.descents import descend
 from fastkernel.engines import MAX_JOBS, Pair
 from fastkernel.errors import SingularFitError
 from fastkernel.fit import KernelFit
 from fastkernel.gather import gather_correlations, refuse_unusable
+from fastkernel.options import Options
+from fastkernel.penalties import Penalty
 from fastkernel.solvers import refuse_too_few
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -500,17 +503,82 @@ def _held(image: AnyArray | LazyImage) -> AnyArray:
     return image[:, :] if isinstance(image, LazyImage) else image
 
 
+def unformed_penalty(options: Options, kernel_shape: Shape) -> float:
+    """Return the penalty of options that can be served without a Gram matrix, or raise.
+
+    Raises
+    ------
+    ValueError
+        The message says which solvers do what is asked.
+    """
+    options.refuse_shape(kernel_shape)
+    taps = f"the {math.prod(kernel_shape)} taps of kernel_shape {kernel_shape}"
+    penalty = options.penalty
+    if options.solver == "minimum_norm" or options.separable or penalty is None:
+        msg = (
+            "solver='minimum_norm', separable=True and ridge='gcv' need the normal equations, "
+            f"which are not formed for {taps}; use a smaller kernel_shape, or "
+            "normal_equations(...).solve(...) if you have "
+            f"{8 * math.prod(kernel_shape) ** 2 / 2**30:.1f} GiB of memory and the time"
+        )
+        raise ValueError(msg)
+    constrained = options.nonnegative or options.unit_sum or options.symmetric or options.smooth
+    if constrained and not options.descends:
+        msg = (
+            "nonnegative, unit_sum, symmetric and ridge=('smooth', ...) go with "
+            f"solver='gradient_descent' and 'fista' for {taps}, got solver={options.solver!r}"
+        )
+        raise ValueError(msg)
+    return penalty
+
+
+def _descended(
+    operator: Operator,
+    pairs: Sequence[Pair],
+    moments: FloatArray,
+    energy: float,
+    n_pixels: int,
+    ridge: float,
+    options: Options,
+    progress: Progress | None,
+) -> KernelFit:
+    """Descend on the operator: whatever a kernel must be, it must be when flipped."""
+    penalty = Penalty(ridge * n_pixels, options.smooth)
+    hidden = 4 * _EPS * energy
+    found = descend(operator, moments, energy, hidden, n_pixels, penalty, options, progress)
+    # A smoothness penalty only adds to what stands here.
+    operator.ridge = 0.0 if penalty.smooth else penalty.weight
+    condition = condition_number(operator)
+    _, energy = residual_moments(pairs, found.taps, operator.workers)
+    return KernelFit(
+        kernel=np.ascontiguousarray(found.taps[::-1, ::-1]),
+        residual_rms=math.sqrt(energy / n_pixels),
+        condition_number=condition,
+        rank=found.taps.size,
+        n_pixels=n_pixels,
+        method="lstsq",
+        solver=options.solver,
+        equations=None,
+        _factor=None,
+        num_iter=found.num_iter,
+        converged=found.converged,
+        history=found.history,
+        ridge=ridge,
+    )
+
+
 def fit_large(
     pairs: Sequence[Pair],
     kernel_shape: Shape,
     ridge: float,
     workers: int,
     progress: Progress | None = None,
+    options: Options | None = None,
 ) -> KernelFit:
     r"""Fit a kernel of many taps without a Gram matrix.
 
     Minimises :math:`\|X k - y\|^2 + \lambda n \|k\|^2`, where ``n`` counts the pixels, by
-    conjugate gradients.
+    conjugate gradients or by a descent.
 
     Parameters
     ----------
@@ -523,7 +591,11 @@ def fit_large(
     workers : int
         Threads to use. The answer is the same bit for bit.
     progress : callable, optional
-        Called as ``progress(done, total)`` while the pixels are first read.
+        Called as ``progress(done, total)`` while the pixels are first read, then with the
+        iterations of a descent.
+    options : Options, optional
+        A descent, and its constraints; its ``ridge`` is what counts if it is given. None for
+        conjugate gradients.
 
     Returns
     -------
@@ -536,15 +608,19 @@ def fit_large(
     SingularFitError
         If there are fewer pixels than taps, or the source does not tell the taps apart.
     ValueError
-        If a pixel that is used is not finite, or the sums overflow.
+        If a pixel that is used is not finite, the sums overflow, the step of a descent is too
+        large, or the options need the Gram matrix.
 
     Notes
     -----
-    The pixels are read once for the sums. After a solve they are read again: the residual,
+    The pixels are read once for the sums. A descent ends there, but for the residual. After a
+    solve they are read again: the residual,
     computed pixel by pixel, gives the moments that the next solve corrects the taps by, so that
     rounding reaches the taps at about the square root of ``condition_number`` times 1e-16 of
     their size, and a small residual is seen. Memory: see `Operator`.
     """
+    options = options or Options(ridge=ridge)
+    ridge = unformed_penalty(options, kernel_shape)
     # The rims of a dataset are read again and again: hold it.
     pairs = [Pair(_held(source), _held(result), window) for source, result, window in pairs]
     n_pixels = sum(pair.window.n_pixels for pair in pairs)
@@ -558,6 +634,8 @@ def fit_large(
             autocorrelations.append(found.base)
         refuse_unusable(pairs, np.asarray(autocorrelations), moments, energy)
     operator = Operator(pairs, autocorrelations, workers)
+    if options.descends:
+        return _descended(operator, pairs, moments, energy, n_pixels, ridge, options, progress)
     operator.ridge = ridge * n_pixels
     condition = condition_number(operator)
     taps = conjugate_gradients(operator, moments, _TOL).taps
@@ -583,4 +661,5 @@ def fit_large(
         solver="conjugate_gradients",
         equations=None,
         _factor=None,
+        ridge=ridge,
     )

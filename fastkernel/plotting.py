@@ -1,5 +1,6 @@
 """Figures of fitted kernels. Needs matplotlib, which the extra ``fastkernel[plot]`` installs."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def plot_fit(fit: "KernelFit", *, title: str | None = None) -> "Figure":
-    """Draw a fitted kernel beside the standard errors of its taps.
+    """Draw a fitted kernel beside the standard errors of its taps, or the history of its fit.
 
     Parameters
     ----------
@@ -34,10 +35,14 @@ def plot_fit(fit: "KernelFit", *, title: str | None = None) -> "Figure":
     ImportError
         If matplotlib is missing.
     """
-    figure = _figure(8.4, 3.8)
-    left, right = figure.subplots(1, 2)
+    beside = fit.history is not None or bool(np.isfinite(fit.standard_errors).all())
+    figure = _figure(8.4 if beside else 4.6, 3.8)
+    left, *rest = figure.subplots(1, 1 + beside, squeeze=False)[0]
     _draw_kernel(left, fit.kernel, "kernel")
-    _draw_kernel(right, fit.standard_errors, "standard errors")
+    if fit.history is not None:
+        _draw_history(rest[0], fit.history)
+    elif beside:
+        _draw_kernel(rest[0], fit.standard_errors, "standard errors")
     p, q = fit.kernel.shape
     figure.suptitle(title or f"{p}x{q} kernel, {fit.method}, residual {fit.residual_rms:.3g} rms")
     return figure
@@ -87,6 +92,16 @@ def _figure(width: float, height: float) -> "Figure":
         msg = "figures need matplotlib: pip install 'fastkernel[plot]'"
         raise ImportError(msg) from problem
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_history(panel: "Axes", history: Mapping[str, FloatArray]) -> None:
+    """Draw the first of what was recorded, by iteration."""
+    name, values = next(iter(history.items()))
+    panel.plot(values)
+    if values.min() > 0 and values[0] > 10 * values[-1]:
+        panel.set_yscale("log")
+    panel.set_title(name.replace("_", " "))
+    panel.set_xlabel("iteration")
 
 
 def _draw_kernel(

@@ -87,7 +87,7 @@ def factorise(gram: FloatArray, ridge_energy: float = 0.0) -> Factor:
 def _why_singular(matrix: FloatArray) -> str:
     n = len(matrix)
     eigenvalues = linalg.eigvalsh(matrix, check_finite=False)
-    rank = int((eigenvalues > least_eigenvalue(eigenvalues)).sum())
+    rank = int((eigenvalues > least_eigenvalue(eigenvalues[-1], n)).sum())
     if rank <= 1:
         cause = "the source is flat"
     else:
@@ -99,9 +99,9 @@ def _why_singular(matrix: FloatArray) -> str:
     )
 
 
-def least_eigenvalue(eigenvalues: FloatArray) -> float:
-    """Return what rounding of the largest eigenvalue makes of one that is 0."""
-    return len(eigenvalues) * _EPS * max(float(eigenvalues[-1]), 0.0)
+def least_eigenvalue(largest: float, n_taps: int) -> float:
+    """Return what rounding of the largest eigenvalue of a Gram matrix may make of one that is 0."""
+    return n_taps * _EPS * max(float(largest), 0.0)
 
 
 def refuse_too_few(n_pixels: int, n_taps: int) -> None:

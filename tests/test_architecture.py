@@ -11,15 +11,15 @@ ROOT = Path(fastkernel.__file__).parent
 
 FLOORS = [
     {"errors", "_typing", "_loops"},
-    {"_borders", "_convolve_cost", "_cost", "_fft", "_tiles", "_windows"},
-    {"_lazy"},
-    {"_checks", "convolve_engines", "engines", "solvers"},
-    {"convolution", "gather", "matrix", "shift"},
-    {"operators"},
-    {"fit"},
-    {"large", "normal"},
+    {"_borders", "_convolve_cost", "_cost", "_fft", "_tiles", "_windows", "plotting", "solvers"},
+    {"_lazy", "constraints", "convolve_engines", "engines", "penalties", "transforms"},
+    {"_checks", "sweeps"},
+    {"_restore_checks", "convolution", "gather", "matrix", "options", "psf", "shift"},
+    {"background", "descents", "fit", "operators", "restore", "richardson", "separable", "tiled"},
+    {"inverse_methods", "large", "multiplicative", "solving", "spectral"},
+    {"inverse", "normal"},
+    {"robust"},
     {"estimate"},
-    {"plotting"},
     {"cli"},
 ]
 

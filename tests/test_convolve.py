@@ -314,7 +314,7 @@ def test_the_first_of_several_is_named(rng):
         convolve(image, np.ones((3, 3)), method="fft")
     colour = np.zeros((9, 8, 3))
     colour[4, 5, 1] = np.nan
-    with pytest.raises(ValueError, match=r"image channel 1 must be finite, got nan at index \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"image channel 1 .* got nan at index \(4, 5\)"):
         convolve(colour, np.ones((3, 3)), method="fft", channel_axis=-1)
 
 

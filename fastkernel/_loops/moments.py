@@ -1,0 +1,41 @@
+"""Weighted sums of the rows of tiles.
+
+A loop checks nothing, allocates no result, starts no thread and calls only this file.
+"""
+
+from fastkernel._loops._jit import loop
+
+# The flags live beside the loops: Numba's disk cache notices changes to this file alone.
+# No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
+_loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+
+
+@_loop
+def add_row_sums(image, width, weights, out):
+    r"""Add the weighted sums of every row to ``out``.
+
+    Parameters
+    ----------
+    image : (height, >= width) float64 array
+        The rows, C order.
+    width : int
+        Number of columns to sum over.
+    weights : (n, width) float64 array
+        C order.
+    out : (height, n) float64 array
+        Accumulator, updated in place.
+
+    Notes
+    -----
+    .. math:: \mathrm{out}_{rk} \mathrel{+}= \sum_c w_{kc}\, x_{rc}
+
+    Cost: ``n`` multiply-adds a pixel, of rows that stay in the first-level cache.
+    """
+    for r in range(out.shape[0]):
+        row = image[r][:width]
+        for k in range(out.shape[1]):
+            weight = weights[k][:width]
+            total = 0.0
+            for c in range(width):
+                total += weight[c] * row[c]
+            out[r, k] += total

@@ -1,0 +1,280 @@
+"""Point spread functions: the kernels of common blurs.
+
+All are float64, nowhere negative, and their sum is 1. ``disk`` and ``motion`` are exact: every
+pixel holds the area, or the length of line, that falls into it.
+"""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from fastkernel._typing import FloatArray, Shape
+
+# Less than this share of a pixel beyond an odd size is rounding, and opens no new row or column.
+_ROUNDING = 1e-9
+
+
+def gaussian(
+    shape: Shape | int,
+    sigma: float | Sequence[float],
+    *,
+    centre: Sequence[float] | None = None,
+) -> FloatArray:
+    r"""Return a Gaussian, sampled at the pixels' centres.
+
+    .. math:: h_{ij} \propto \exp\left(-\frac{(i - c_0)^2}{2 \sigma_0^2}
+              - \frac{(j - c_1)^2}{2 \sigma_1^2}\right)
+
+    Parameters
+    ----------
+    shape : (int, int) or int
+        Rows ``p`` and columns ``q``, in pixels; one integer stands for both.
+    sigma : float or (float, float)
+        Standard deviation, along rows and columns where there are two, in pixels. Below about
+        0.5 the samples no longer are the Gaussian's integral over the pixels.
+    centre : (float, float), optional
+        Row and column of the peak, in pixels from the first. None is the middle,
+        ``((p - 1) / 2, (q - 1) / 2)``, which for an even size lies between two pixels.
+
+    Returns
+    -------
+    (p, q) float64 array
+        The kernel; its sum is 1.
+
+    Raises
+    ------
+    TypeError
+        If ``sigma`` or ``centre`` is not of numbers.
+    ValueError
+        If a size is not a positive integer, ``sigma`` is not positive and finite, or ``centre``
+        not finite.
+
+    Notes
+    -----
+    A Gaussian written ``exp(-r**2 / radius)`` has ``sigma = sqrt(radius / 2)``.
+
+    Examples
+    --------
+    The Gaussian ``exp(-(x**2 + y**2) / radius)`` over ``mgrid[-n/2:n/2, -n/2:n/2]``:
+
+    >>> import numpy as np
+    >>> n, radius = 40, 30.0
+    >>> x, y = np.mgrid[-n / 2 : n / 2, -n / 2 : n / 2]
+    >>> seed = np.exp(-(x**2 / radius + y**2 / radius))
+    >>> found = gaussian((n, n), np.sqrt(radius / 2), centre=(n / 2, n / 2))
+    >>> bool(np.allclose(found, seed / seed.sum(), rtol=1e-12, atol=0))
+    True
+    """
+    p, q = as_shape(shape, "shape")
+    sigmas = [as_positive(one, "sigma") for one in _both(sigma, "sigma")]
+    if centre is None:
+        centre = (p - 1) / 2, (q - 1) / 2
+    places = [_as_number(one, "centre") for one in _both(centre, "centre")]
+    lines = []
+    for length, width, place in zip((p, q), sigmas, places, strict=True):
+        away = np.abs(np.arange(length) - place)
+        nearest = away.min()
+        # Relative to the nearest sample: far from a narrow peak all would vanish.
+        with np.errstate(over="ignore"):
+            line = np.exp(-0.5 * (away - nearest) / width * (away + nearest) / width)
+        lines.append(line / line.sum())
+    return np.asarray(np.multiply.outer(*lines))
+
+
+def motion(length: float, angle: float = 0.0) -> FloatArray:
+    """Return the blur of a uniform motion along a straight line.
+
+    Parameters
+    ----------
+    length : float
+        Length of the line, in pixels. A line no longer than a pixel's side is within that pixel.
+    angle : float, optional
+        Its direction, in degrees counter-clockwise from the rows' direction: 0 is horizontal, 45
+        rises to the right, 90 is vertical.
+
+    Returns
+    -------
+    (p, q) float64 array
+        The smallest kernel that holds the line; its sum is 1. Sizes are odd, the line centred on
+        the middle pixel, so that a "same" convolution moves nothing. One case is not: a
+        horizontal or vertical line of an even whole ``length`` is that many equal taps.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a number.
+    ValueError
+        If ``length`` is not positive and finite, or ``angle`` not finite.
+
+    Notes
+    -----
+    Every pixel holds the exact length of the line inside it: the integral over its square of an
+    infinitely thin line, found from the places where the line crosses the pixels' sides. Cost:
+    ``O(length)`` and the pixels.
+
+    Examples
+    --------
+    >>> motion(4)
+    array([[0.25, 0.25, 0.25, 0.25]])
+    >>> motion(2.5)
+    array([[0.3, 0.4, 0.3]])
+    >>> motion(2 * 2**0.5, 45).round(2)
+    array([[0.  , 0.  , 0.25],
+           [0.  , 0.5 , 0.  ],
+           [0.25, 0.  , 0.  ]])
+    """
+    length, angle = as_positive(length, "length"), _as_number(angle, "angle") % 180.0
+    if length % 2 == 0 and angle % 90.0 == 0:
+        line = np.full((1, int(length)), 1.0 / length)
+        # Not ``angle == 0``: a negative angle that rounding swallows comes back as 180.
+        return np.ascontiguousarray(line.T) if angle == 90 else line
+    radians = math.radians(angle)
+    # Reach of half the line, rows downward.
+    reach = np.array([-math.sin(radians), math.cos(radians)]) * length / 2
+    rows, cols = (max(0, math.ceil(abs(r) - 0.5 - _ROUNDING)) for r in reach)
+    # Where on half the line, as shares of it, pixels meet.
+    sides = [(np.arange(n) + 0.5) / abs(r) for n, r in zip((rows, cols), reach, strict=True)]
+    ends = np.sort(np.concatenate([[0.0, 1.0], *sides]))
+    middles = (ends[1:] + ends[:-1]) / 2
+    i = np.rint(middles * reach[0]).astype(np.intp).clip(-rows, rows) + rows
+    j = np.rint(middles * reach[1]).astype(np.intp).clip(-cols, cols) + cols
+    half = np.zeros((2 * rows + 1, 2 * cols + 1))
+    np.add.at(half, (i, j), np.diff(ends))
+    return np.asarray((half + half[::-1, ::-1]) / (2 * half.sum()))
+
+
+def disk(radius: float) -> FloatArray:
+    r"""Return the blur of a lens out of focus: a disk of uniform brightness.
+
+    Parameters
+    ----------
+    radius : float
+        Radius of the disk, in pixels. One of at most 0.5 is within a pixel.
+
+    Returns
+    -------
+    (k, k) float64 array
+        The smallest kernel of odd size that holds the disk, centred on its middle pixel; its sum
+        is 1.
+
+    Raises
+    ------
+    TypeError
+        If ``radius`` is not a number.
+    ValueError
+        If ``radius`` is not positive and finite.
+
+    Notes
+    -----
+    Every pixel holds the exact area of the disk inside it, from the integral
+
+    .. math:: A(x, y) = \int_0^x \min\left(y, \sqrt{r^2 - u^2}\right) du
+
+    in closed form at the pixels' corners. Cost: ``O(radius**2)``.
+
+    Examples
+    --------
+    >>> disk(1).round(3)
+    array([[0.025, 0.145, 0.025],
+           [0.145, 0.318, 0.145],
+           [0.025, 0.145, 0.025]])
+    """
+    radius = as_positive(radius, "radius")
+    n = max(0, math.ceil(radius - 0.5 - _ROUNDING))
+    # In units of the radius, from the centre; the first corner's mirror image is its negative.
+    corner = np.minimum((np.arange(n + 1) + 0.5) / radius, 1.0)
+    x, y = corner, corner[:, None]
+    reached = np.minimum(x, np.sqrt(1 - y**2))
+    corner_area = y * reached + _under_circle(x) - _under_circle(reached)
+    whole = np.zeros((n + 2, n + 2))
+    whole[1:, 1:] = corner_area
+    quarter = np.diff(np.diff(whole, axis=0), axis=1)
+    # The middle row and column reach as far beyond the axes again.
+    quarter[0] *= 2
+    quarter[:, 0] *= 2
+    quarter = quarter.clip(0)
+    half = np.concatenate([quarter[:0:-1], quarter])
+    found = np.concatenate([half[:, :0:-1], half], axis=1)
+    return np.asarray(found / found.sum())
+
+
+def box(shape: Shape | int) -> FloatArray:
+    """Return the mean over a rectangle.
+
+    Parameters
+    ----------
+    shape : (int, int) or int
+        Rows ``p`` and columns ``q``, in pixels; one integer stands for both.
+
+    Returns
+    -------
+    (p, q) float64 array
+        Equal taps; their sum is 1.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
+
+    Examples
+    --------
+    >>> box((1, 4))
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
+    p, q = as_shape(shape, "shape")
+    return np.full((p, q), 1.0 / (p * q))
+
+
+def _under_circle(x: FloatArray) -> FloatArray:
+    """Return the area below the unit circle from 0 to ``x``."""
+    return np.asarray((x * np.sqrt(1 - x**2) + np.arcsin(x)) / 2)
+
+
+def _both(value: Any, name: str) -> Sequence[Any]:
+    """Return a value for rows and one for columns."""
+    if isinstance(value, Real):
+        return value, value
+    try:
+        rows, cols = value
+    except (TypeError, ValueError):
+        msg = f"{name} must be one number or two, (rows, cols), got {value!r}"
+        raise TypeError(msg) from None
+    return rows, cols
+
+
+def _as_number(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number, got {value!r}"
+        raise TypeError(msg)
+    if not math.isfinite(value):
+        msg = f"{name} must be finite, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def as_positive(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number greater than 0."""
+    number = _as_number(value, name)
+    if number <= 0:
+        msg = f"{name} must be greater than 0, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_shape(value: Any, name: str) -> Shape:
+    """Return ``value`` as two sizes; one integer stands for both."""
+    rows: Any
+    cols: Any
+    try:
+        rows, cols = (value, value) if isinstance(value, Integral) else value
+    except (TypeError, ValueError):
+        rows = cols = None
+    sizes: tuple[Any, ...] = (rows, cols)
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in sizes):
+        msg = f"{name} must be two positive integers (rows, cols), got {value!r}"
+        raise ValueError(msg)
+    return int(rows), int(cols)

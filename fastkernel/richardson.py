@@ -1,0 +1,408 @@
+"""Restoration by Richardson-Lucy."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastkernel import _tiles
+from fastkernel._checks import as_channels, as_image, as_penalty, as_workers
+from fastkernel._loops import restoration as loops
+from fastkernel._restore_checks import (
+    as_border,
+    as_count,
+    as_psfs,
+    as_range,
+    as_weights,
+    refuse_negative_pixels,
+    refuse_negative_taps,
+)
+from fastkernel._tiles import Scratch, Tile
+from fastkernel._typing import AnyArray, Boundary, FloatArray, Progress, Shape
+from fastkernel._windows import Window, centre, window_of_mode
+from fastkernel.convolution import as_taps, convolve_adjoint
+from fastkernel.convolve_engines import TILE_SHAPE, Correlation, Plane
+
+# Share of the largest sensitivity below which a pixel beyond the frame stays as it starts: the
+# data hardly see it, and in float32 transforms would leave it to rounding.
+UNSEEN = 1e-3
+
+# Least length of gradients that counts in full, as a share of the largest pixel.
+_FLAT = 1e-6
+
+Then = Callable[[Tile, Scratch], None]
+
+
+@dataclass(frozen=True)
+class _Fused(Correlation):
+    """A correlation whose every tile is worked on while it stands in the cache."""
+
+    then: Then
+
+    def _with_then(self, made: Any) -> Any:
+        tile_shape, work = made
+
+        def both(plane: Plane, tile: Tile, scratch: Scratch) -> bool:
+            fine: bool = work(plane, tile, scratch)
+            self.then(tile, scratch)
+            return fine
+
+        return tile_shape, both
+
+    def _direct(self) -> Any:
+        return self._with_then(super()._direct())
+
+    def _separable(self) -> Any:
+        return self._with_then(super()._separable())
+
+    def _fft(self) -> Any:
+        return self._with_then(super()._fft())
+
+
+def _each_tile(then: Then, shape: Shape, workers: int) -> None:
+    """Work on every tile of an image."""
+
+    def work(tile: Tile, scratch: Scratch, stopped: Callable[[], bool]) -> None:  # noqa: ARG001
+        then(tile, scratch)
+
+    jobs = [partial(work, tile) for tile in _tiles.Tiles(shape, TILE_SHAPE)]
+    _tiles.run(jobs, Scratch, workers)
+
+
+class Blur:
+    """The blur of an unknown image into a frame, and its adjoint.
+
+    Parameters
+    ----------
+    psf : (p, q) float64 array
+        Finite.
+    shape : (int, int)
+        The frame: rows and columns of the data.
+    boundary : str
+        A border rule, or "unknown": the image reaches beyond the frame as far as the PSF does.
+    dtype : dtype
+        Of every image: float32 or float64.
+    workers : int
+        Threads to use.
+
+    Attributes
+    ----------
+    grid : (int, int)
+        Rows and columns of the unknown image.
+    frame : (slice, slice)
+        Where the data's frame stands in it.
+    """
+
+    def __init__(
+        self, psf: FloatArray, shape: Shape, boundary: str, dtype: np.dtype[Any], workers: int
+    ) -> None:
+        (p, q), (m, n) = psf.shape, shape
+        i, j = centre((p, q))
+        self._psf, self._shape, self._workers = psf, shape, workers
+        self._rule: Boundary | None = None
+        self._forward_taps = as_taps(psf, dtype, flipped=True)
+        self._backward_taps = as_taps(psf, dtype, flipped=False)
+        if boundary == "unknown":
+            self.grid = m + p - 1, n + q - 1
+            top, left = p - 1 - i, q - 1 - j
+            self._forward = Window((0, 0), (0, 0), shape, "zero")
+            self._backward = Window((1 - p, 1 - q), (0, 0), self.grid, "zero")
+        else:
+            rule = cast(Boundary, boundary)
+            self.grid, (top, left) = shape, (0, 0)
+            self._forward = window_of_mode("same", shape, (p, q), rule)
+            self._backward = Window((-i, -j), (0, 0), shape, rule)
+            self._rule = None if rule in ("zero", "circular") else rule
+        self.frame = slice(top, top + m), slice(left, left + n)
+
+    def forward(self, estimate: AnyArray, out: AnyArray, then: Then) -> None:
+        """Blur an estimate, and do something with every tile of the outcome."""
+        planes = [Plane(estimate, out)]
+        _Fused(planes, self._forward_taps, self._forward, then).run("auto", self._workers)
+
+    def backward(self, ratio: AnyArray, out: AnyArray, then: Then) -> None:
+        """Apply the adjoint, and do something with every tile of the outcome."""
+        if self._rule is None:
+            planes = [Plane(ratio, out)]
+            _Fused(planes, self._backward_taps, self._backward, then).run("auto", self._workers)
+            return
+        out[...] = convolve_adjoint(
+            ratio, self._psf, self._shape, "same", self._rule, self._workers
+        )
+        _each_tile(then, self.grid, self._workers)
+
+
+def _trimmed(psf: FloatArray) -> FloatArray:
+    """Return a PSF without the zeros around it, its centre tap still at the centre."""
+    for axis in (0, 1):
+        used = np.flatnonzero(psf.any(axis=1 - axis))
+        spare = min(used[0], psf.shape[axis] - 1 - used[-1])
+        psf = psf.take(np.arange(spare, psf.shape[axis] - spare), axis)
+    return psf
+
+
+class _Options(NamedTuple):
+    """The tuning of `richardson_lucy`, checked."""
+
+    num_iter: int
+    acceleration: bool
+    damping: float
+    tol: float | None
+    noise: float | Literal["poisson"] | None
+    workers: int
+
+
+def _ignore(tile: Tile, scratch: Scratch) -> None:
+    pass
+
+
+def _restored(
+    image: AnyArray,
+    weights: AnyArray | None,
+    psf: FloatArray,
+    boundary: str,
+    options: _Options,
+    progress: Callable[[int], None],
+) -> AnyArray:
+    """Restore one channel; the image is known to be finite and positive where it has weight."""
+    dtype: np.dtype[Any] = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
+    # The PSF is taken out of the scale, and a power of two out of the data, exactly: nothing
+    # overflows, and one floor serves data of any size.
+    taps = psf / psf.max()
+    flux = float(psf.max()) * float(taps.sum())
+    taps = _trimmed(taps / taps.sum())
+    counted = image if weights is None else np.where(weights > 0, image, 0)
+    scale = 2.0 ** max(math.frexp(float(counted.max()))[1], -1000)
+    data = np.multiply(counted, 1 / scale, dtype=dtype, order="C", casting="unsafe")
+    shares = None
+    if weights is not None:
+        # Only their ratios matter.
+        shares = np.multiply(weights, 1 / weights.max(), dtype=dtype, order="C", casting="unsafe")
+        data *= shares
+    elif options.noise is not None:
+        shares = np.ones(data.shape, dtype)
+    blur = Blur(taps, data.shape, boundary, dtype, options.workers)
+    floor = dtype.type(np.finfo(dtype).eps)
+    ratio = np.ones(data.shape, dtype) if shares is None else shares.copy()
+    sensitivity = np.empty(blur.grid, dtype)
+    blur.backward(ratio, sensitivity, _ignore)
+    seen = sensitivity > UNSEEN * sensitivity.max()
+    total = float(data.size) if shares is None else float(shares.sum(dtype=float))
+    mean = float(data.sum(dtype=float)) / total
+    inverse = np.divide(1, sensitivity, out=sensitivity, where=seen)
+    inverse[~seen] = 0
+    if options.noise == "poisson":
+        target = total / (2 * scale)
+    else:
+        target = -1.0 if options.noise is None else total * (options.noise / scale) ** 2
+
+    misfits: dict[Tile, float] = {}
+    sums: dict[Tile, tuple[float, ...]] = {}
+    point = estimate = np.full(blur.grid, mean, dtype)
+    older = np.empty(blur.grid, dtype)
+    step = np.zeros(blur.grid, dtype) if options.acceleration else None
+    if options.acceleration:
+        point = estimate.copy()
+    before, factor = 0.0, dtype.type(0)
+
+    def divide(tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+        if options.noise == "poisson":
+            misfits[tile] = loops.poisson_misfit(data, shares, tile, float(floor), ratio)
+        elif options.noise is not None:
+            misfits[tile] = loops.squared_misfit(data, shares, tile, ratio)
+        loops.divide(data, tile, floor, ratio)
+
+    def update(tile: Tile, scratch: Scratch) -> None:
+        if options.damping:
+            lines = scratch.array("lines", (3, tile[3] + 1))
+            loops.damp(point, options.damping, _FLAT, tile, lines, older)
+        if step is None:
+            sums[tile] = loops.update(point, inverse, tile, older)
+        else:
+            sums[tile] = loops.update_step(point, inverse, tile, step, older)
+
+    def extrapolate(tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+        loops.extrapolate(estimate, older, factor, tile, point)
+
+    for done in range(1, options.num_iter + 1):
+        blur.forward(point, ratio, divide)
+        if target >= 0 and math.fsum(misfits.values()) <= target:
+            estimate = point
+            break
+        blur.backward(ratio, older, update)
+        # Sums that are rounded once do not depend on the order of the tiles.
+        squares, size, *product = map(math.fsum, zip(*sums.values(), strict=True))
+        estimate, older = older, estimate
+        progress(done)
+        if done == options.num_iter or (options.tol and squares <= options.tol**2 * size):
+            break
+        if step is None:
+            point = estimate
+            continue
+        factor = dtype.type(min(max(product[0] / before, 0.0), 1.0) if before > 0 else 0.0)
+        before = squares
+        _each_tile(extrapolate, blur.grid, options.workers)
+    np.multiply(estimate[blur.frame], dtype.type(scale / flux), out=ratio)
+    return ratio
+
+
+def richardson_lucy(
+    image: ArrayLike,
+    psf: ArrayLike,
+    num_iter: int = 50,
+    *,
+    acceleration: bool = True,
+    boundary: str = "unknown",
+    weights: ArrayLike | None = None,
+    damping: float = 0.0,
+    tol: float | None = None,
+    noise: float | Literal["poisson"] | None = None,
+    clip: tuple[float | None, float | None] | None = None,
+    channel_axis: int | None = None,
+    workers: int | None = None,
+    callback: Progress | None = None,
+) -> AnyArray:
+    r"""Restore a blurred image of nonnegative pixels by Richardson-Lucy iterations.
+
+    Parameters
+    ----------
+    image : (m, n) array_like of real numbers
+        The blurred image, in any unit proportional to light; nonnegative. Gamma-encoded values
+        (sRGB) should be decoded first.
+    psf : (p, q) array_like of real numbers
+        What a point became: nonnegative, no larger than the image, of any sum. Of shape
+        (p, q) for all channels, or with an axis of channels.
+    num_iter : int, optional
+        Most iterations. They sharpen noise too: a noisy image wants few, or ``noise``.
+    acceleration : bool, optional
+        Whether to extrapolate between iterations [3]_, which saves most of them.
+    boundary : str, optional
+        What stands beyond the frame. "unknown": an image that is restored with the rest, as far
+        as the PSF reaches, and not returned [4]_. Otherwise a border rule, as in `convolve`.
+    weights : (m, n) array_like of real numbers, optional
+        How much a pixel counts, at least 0: 0 for a bad one, which may then hold anything. Of the
+        shape of a channel, or of ``image``.
+    damping : float, optional
+        Strength of total variation's damping [5]_, 0 to below 1/4; about 0.002 to 0.02 for
+        noisy images.
+    tol : float, optional
+        Stop when the step of an iteration is at most this share of the estimate's size (root
+        mean squares).
+    noise : float or "poisson", optional
+        Stop at the first estimate whose blur fits the image as well as noise allows. A number is
+        the noise's standard deviation, in units of ``image``: stop when the root mean square of
+        the residual is no more. "poisson", for an image of counts: stop when twice the mean
+        Kullback-Leibler divergence is no more than 1 [6]_.
+    clip : (float, float), optional
+        Lowest and highest pixel of the answer, None where open. Nothing is clipped by default.
+    channel_axis : int, optional
+        The axis of a 3-dimensional image that holds channels, restored one after the other.
+    workers : int, optional
+        Threads to use, every usable core when None. The answer is the same bit for bit.
+    callback : callable, optional
+        Called as ``callback(done, total)`` after every iteration, with those of all channels in
+        ``total``; what it raises ends the work.
+
+    Returns
+    -------
+    array of image's shape
+        float32 for a float32 image, else float64; in units of ``image`` over those of ``psf``'s
+        sum. Nonnegative.
+
+    Raises
+    ------
+    TypeError
+        If an array is complex, masked or not of numbers, or a number is none.
+    ValueError
+        If a pixel that has weight is negative or not finite; if ``psf`` is negative somewhere,
+        not finite, zero everywhere or larger than the image; if the number of channels or the
+        shape of ``weights`` does not fit, or another argument is out of its range.
+
+    See Also
+    --------
+    wiener : One linear step, faster, for any pixels.
+
+    Notes
+    -----
+    With ``H`` the blur into the frame, ``y`` the image and ``w`` the weights, an iteration
+    [1]_ [2]_ is
+
+    .. math:: x \leftarrow \frac{x}{H^T w}\, H^T \frac{w\, y}{H x}
+
+    from a flat image of the data's mean. It keeps the light, ``sum(w * H x) = sum(w * y)``, and
+    leads to the largest Poisson likelihood. Where :math:`H^T w` is below a thousandth of its
+    largest value, which is beyond the frame or amid pixels without weight, ``x`` stays as it
+    starts. Damping divides by :math:`1 - \lambda\, \mathrm{div} (\nabla x / |\nabla x|)` too,
+    gradients below :math:`8 \lambda x` counting less, which keeps flat places flat. The
+    accelerated iteration starts from :math:`x_k + \alpha (x_k - x_{k-1})`, where :math:`\alpha` is
+    the ratio of successive steps' products, between 0 and 1.
+
+    An iteration takes the time of two convolutions, tile by tile, with all that stands between
+    them done while a tile is in the cache. With the answer it takes five and a half images of the
+    returned dtype, two more when accelerated, and one more with ``weights`` or ``noise``.
+
+    References
+    ----------
+    .. [1] W. H. Richardson, "Bayesian-based iterative method of image restoration", J. Opt. Soc.
+       Am. 62 (1972) 55-59, doi:10.1364/JOSA.62.000055.
+    .. [2] L. B. Lucy, "An iterative technique for the rectification of observed distributions",
+       Astron. J. 79 (1974) 745-754, doi:10.1086/111605.
+    .. [3] D. S. C. Biggs and M. Andrews, "Acceleration of iterative image restoration
+       algorithms", Appl. Opt. 36 (1997) 1766-1775, doi:10.1364/AO.36.001766.
+    .. [4] M. Bertero and P. Boccacci, "A simple method for the reduction of boundary effects in
+       the Richardson-Lucy approach to image deconvolution", Astron. Astrophys. 437 (2005)
+       369-374, doi:10.1051/0004-6361:20052717.
+    .. [5] N. Dey et al., "Richardson-Lucy algorithm with total variation regularization for 3D
+       confocal microscope deconvolution", Microsc. Res. Tech. 69 (2006) 260-266,
+       doi:10.1002/jemt.20294.
+    .. [6] M. Bertero et al., "A discrepancy principle for Poisson data", Inverse Problems 26
+       (2010) 105004, doi:10.1088/0266-5611/26/10/105004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastkernel import convolve
+    >>> star = np.zeros((9, 9))
+    >>> star[4, 4] = 1
+    >>> psf = [[0, 1, 0], [1, 4, 1], [0, 1, 0]]
+    >>> bool(richardson_lucy(convolve(star, psf, "same"), psf)[4, 4] > 0.99)
+    True
+    """
+    given = as_image(image, "image", 2 if channel_axis is None else 3)
+    channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
+    shape, n = (channels.shape[1], channels.shape[2]), len(channels)
+    psfs = as_psfs(psf, shape, channel_axis, n)
+    shares = as_weights(weights, shape, channel_axis, n)
+    rule = as_border(boundary, ("unknown",))
+    options = _Options(
+        as_count(num_iter, "num_iter"),
+        bool(acceleration),
+        as_penalty(damping, "damping"),
+        None if tol is None else as_penalty(tol, "tol"),
+        "poisson" if noise == "poisson" else None if noise is None else as_penalty(noise, "noise"),
+        as_workers(workers),
+    )
+    if options.damping >= 0.25:
+        msg = f"damping must be below 0.25, where it can turn the sign of a pixel, got {damping!r}"
+        raise ValueError(msg)
+    limits = None if clip is None else as_range(clip, "clip")
+    for taps in psfs:
+        refuse_negative_taps(taps)
+    for plane, share in zip(channels, shares, strict=True):
+        refuse_negative_pixels(plane, share)
+    found: list[AnyArray] = []
+
+    def report(done: int) -> None:
+        if callback is not None:
+            callback(len(found) * options.num_iter + done, n * options.num_iter)
+
+    for plane, share, taps in zip(channels, shares, psfs, strict=True):
+        found.append(_restored(plane, share, taps, rule, options, report))
+    if limits is not None:
+        for plane in found:
+            np.clip(plane, *limits, out=plane)
+    return found[0] if channel_axis is None else np.stack(found, axis=channel_axis)

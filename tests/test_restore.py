@@ -1,0 +1,360 @@
+"""The filters equal their formulas, choose well, and tiles leave no seams worth speaking of."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import fft, signal
+
+from fastkernel import transforms
+from fastkernel.restore import gcv_balance, inverse_filter, wiener
+from fastkernel.richardson import richardson_lucy
+from fastkernel.tiled import restore_tiled
+
+
+def gaussian(size, sigma):
+    line = np.exp(-(np.arange(-(size // 2), size // 2 + 1) ** 2) / (2 * sigma**2))
+    psf = np.outer(line, line)
+    return psf / psf.sum()
+
+
+def disk(size):
+    y, x = np.mgrid[-(size // 2) : size // 2 + 1, -(size // 2) : size // 2 + 1]
+    psf = (x**2 + y**2 <= (size // 2) ** 2).astype(float)
+    return psf / psf.sum()
+
+
+def photo(name="camera"):
+    data = pytest.importorskip("skimage.data")
+    return getattr(data, name)().astype(float)
+
+
+def spectrum(psf, shape):
+    """The transform of a PSF about its centre tap."""
+    p, q = psf.shape
+    full = np.zeros(shape)
+    full[:p, :q] = psf
+    return fft.fft2(np.roll(full, (-((p - 1) // 2), -((q - 1) // 2)), (0, 1)))
+
+
+def wiener_of_the_book(y, psf, balance):
+    h = spectrum(psf, y.shape)
+    laplacian = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]])
+    penalty = np.abs(spectrum(laplacian, y.shape)) ** 2
+    return fft.ifft2(h.conj() * fft.fft2(y) / (np.abs(h) ** 2 + balance * penalty)).real
+
+
+SHAPES = [(8, 8), (9, 13), (30, 7), (17, 64)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("psf_shape", [(3, 3), (4, 2), (1, 6), (7, 7)])
+def test_wiener_equals_its_formula(shape, psf_shape, rng):
+    y, psf = rng.random(shape), rng.random(psf_shape)
+    got = wiener(y, psf, 0.3, boundary="circular")
+    assert got.dtype == np.float64
+    assert_allclose(got, wiener_of_the_book(y, psf, 0.3), atol=1e-12)
+    single = wiener(y.astype(np.float32), psf, 0.3, boundary="circular")
+    assert single.dtype == np.float32
+    assert_allclose(single, got, atol=2e-5 * np.abs(got).max())
+
+
+def test_wiener_equals_that_of_scikit_image(rng):
+    restoration = pytest.importorskip("skimage.restoration")
+    y, psf = rng.random((40, 42)), gaussian(7, 1.5)
+    got = wiener(y, psf, 0.1, boundary="circular")
+    assert_allclose(got, restoration.wiener(y, psf, 0.1, clip=False), atol=1e-12)
+
+
+def test_mirror_images_stand_beyond_the_frame(rng):
+    """What is read beyond the frame is the mirror image first, and leads to the other side."""
+    from fastkernel.restore import _extended
+
+    image = rng.random((20, 30))
+    rows, (m, n) = _extended(image, (5, 7))
+    out = np.empty((m, n))
+    for top in range(m):
+        rows.read(top, out[top : top + 1])
+    assert_array_equal(out[:20, :30], image)
+    size = n - 30
+    assert size >= 12
+    share = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, size + 1) / (size + 1))
+    mirrored = np.pad(image, ((0, 0), (size, size)), "symmetric")
+    want = (1 - share) * mirrored[:, -size:] + share * mirrored[:, :size]
+    assert_allclose(out[:20, 30:], want)
+    assert_allclose(out.T[:30, 20:], np.array(want_below(image, m - 20)).T)
+    whole = np.empty((m, n))
+    rows.read(0, whole)
+    assert_array_equal(whole, out)
+
+
+def want_below(image, size):
+    share = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, size + 1) / (size + 1))[:, None]
+    mirrored = np.pad(image, ((size, size), (0, 0)), "symmetric")
+    return (1 - share) * mirrored[-size:] + share * mirrored[:size]
+
+
+@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
+def test_a_constant_image_stays_constant(boundary):
+    for dtype, rtol in ((np.float32, 1e-5), (np.float64, 1e-12)):
+        for balance in (0.01, "gcv"):
+            image = np.full((24, 25), 7, dtype)
+            got = wiener(image, gaussian(5, 1.0), balance, boundary=boundary)
+            assert_allclose(got, 7, rtol=rtol)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
+@pytest.mark.parametrize("psf", [disk(9), gaussian(15, 2.0)], ids=["disk", "gaussian"])
+@pytest.mark.parametrize("name", ["camera", "coins", "moon", "brick"])
+def test_gcv_is_nearly_the_best_balance(name, psf, boundary, rng):
+    scene = photo(name)[20:300, 20:300]
+    if boundary == "circular":
+        truth = scene[12:268, 12:268]
+        blurred = fft.ifft2(spectrum(psf, truth.shape) * fft.fft2(truth)).real
+    else:
+        truth, blurred = (
+            scene[12:268, 12:268],
+            signal.fftconvolve(scene, psf, "same")[12:268, 12:268],
+        )
+    for noise in (4, 10, 25):
+        y = blurred + noise * rng.standard_normal(truth.shape)
+
+        def error(balance, y=y):
+            return np.square(wiener(y, psf, balance, boundary=boundary) - truth).mean()
+
+        best = min(error(2.0**octave) for octave in np.arange(-14, 8, 0.5))
+        assert error("gcv") < 1.1 * best
+        assert error(gcv_balance(y, psf, boundary=boundary)) == error("gcv")
+
+
+def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
+    psf = gaussian(7, 1.2)
+    scene = np.kron(rng.random((8, 10)), np.ones((8, 8))) * 100
+    h = spectrum(psf, scene.shape)
+    y = fft.ifft2(h * fft.fft2(scene)).real + rng.standard_normal(scene.shape)
+    laplacian = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]])
+    ratio = np.abs(spectrum(laplacian, y.shape)) ** 2 / np.abs(h) ** 2
+    octaves = np.arange(-20, 20, 0.05)
+    left = [2.0**o * ratio / (1 + 2.0**o * ratio) for o in octaves]
+    energy = np.abs(fft.fft2(y)) ** 2
+    scores = [(energy * r**2).sum() / r.sum() ** 2 for r in left]
+    found = gcv_balance(y, psf, boundary="circular")
+    assert abs(np.log2(found) - octaves[np.argmin(scores)]) < 0.1
+    for scale in (1e-12, 3.0, 1e12):
+        scaled = gcv_balance(y, psf * scale, boundary="circular")
+        assert_allclose(scaled / scale**2, found, rtol=0.1)
+        assert_allclose(gcv_balance(y * scale, psf, boundary="circular"), found, rtol=1e-6)
+
+
+def test_images_of_a_pixel(rng):
+    for shape in ((1, 1), (1, 9), (2, 3)):
+        y = rng.random(shape)
+        for boundary in ("circular", "symmetric"):
+            assert_allclose(wiener(y, [[2.0]], 0, boundary=boundary), y / 2)
+            assert np.isfinite(wiener(y, [[2.0]], boundary=boundary)).all()
+            assert_allclose(inverse_filter(y, [[2.0]], 0, boundary=boundary), y / 2)
+
+
+@pytest.mark.jit
+def test_gcv_stays_sane_without_noise():
+    psf, scene = gaussian(15, 2.0), photo()[20:300, 20:300]
+    y, truth = signal.fftconvolve(scene, psf, "same")[12:268, 12:268], scene[12:268, 12:268]
+    assert np.square(wiener(y, psf) - truth).mean() < np.square(y - truth).mean()
+
+
+def seeds_gaussian(radius, shape):
+    """The seed text's Gaussian, which is as large as the image."""
+    m, n = shape
+    y, x = np.mgrid[-((m - 1) // 2) : m // 2 + 1, -((n - 1) // 2) : n // 2 + 1]
+    psf = np.exp(-(x**2 + y**2) / radius)
+    return psf / psf.sum()
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("kind", ["gaussian", "motion"])
+def test_round_trip_of_the_seed_text(kind):
+    scene = photo()
+    psf = seeds_gaussian(1000.0, scene.shape) if kind == "gaussian" else np.full((1, 30), 1 / 30)
+    kernel = psf.copy()
+    kernel[(psf.shape[0] - 1) // 2, (psf.shape[1] - 1) // 2] += 1e-5
+    blurred = fft.ifft2(spectrum(kernel, scene.shape) * fft.fft2(scene)).real
+    restored = inverse_filter(blurred, psf, 1e-5)
+    assert np.abs(restored - scene).max() < 1e-6 * scene.max()
+    # What the text foresees: the same after rounding to 8 bits is no image.
+    rounded = np.rint(blurred)
+    failed = np.square(inverse_filter(rounded, psf, 1e-5) - scene).mean()
+    better = [wiener(rounded, psf, boundary="circular")]
+    better.append(richardson_lucy(rounded, psf, 20, boundary="circular"))
+    for answer in better:
+        assert np.square(answer - scene).mean() < np.square(rounded - scene).mean() < failed / 100
+
+
+@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.2])
+def test_inverse_filter_equals_its_formulas(epsilon, boundary, rng):
+    y, psf = rng.random((20, 21)), rng.random((4, 3))
+    psf[1, 1] += 8
+    h, spectra = spectrum(psf, y.shape), fft.fft2(y)
+    plain = inverse_filter(y, psf, epsilon, boundary=boundary)
+    guarded = inverse_filter(y, psf, epsilon, boundary=boundary, guarded=True)
+    inner = np.s_[:] if boundary == "circular" else np.s_[8:-8, 8:-8]
+    rtol = 1e-10 if boundary == "circular" else 0.05
+    assert_allclose(plain[inner], fft.ifft2(spectra / (h + epsilon)).real[inner], rtol, rtol)
+    want = fft.ifft2(h.conj() * spectra / (np.abs(h) ** 2 + epsilon**2)).real
+    assert_allclose(guarded[inner], want[inner], rtol, rtol)
+
+
+def test_an_empty_frequency_is_left_empty():
+    image = np.outer([1.0, -1] * 4, [1.0, -1] * 4) + 5
+    got = inverse_filter(image, [[0.5, 0.5]], 0)
+    assert_allclose(got, 5)
+
+
+def test_channels_clip_and_callback(rng):
+    y, psf = rng.random((3, 20, 21)), rng.random((3, 3, 3))
+    done = []
+    got = wiener(
+        np.moveaxis(y, 0, -1),
+        np.moveaxis(psf, 0, -1),
+        channel_axis=2,
+        clip=(0, None),
+        callback=lambda *counts: done.append(counts),
+    )
+    for i in range(3):
+        assert_array_equal(got[..., i], wiener(y[i], psf[i]).clip(0))
+    assert done == sorted(done)
+    assert done[-1][0] == done[-1][1]
+    for i, plane in enumerate(inverse_filter(y, psf[0], 0.1, channel_axis=0)):
+        assert_array_equal(plane, inverse_filter(y[i], psf[0], 0.1))
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wiener(y[0], psf[0], callback=stop)
+
+
+@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
+def test_workers_and_layouts_change_nothing(boundary, rng, monkeypatch):
+    monkeypatch.setattr(transforms, "JOB_BYTES", 2000)
+    y, psf = rng.integers(0, 255, (40, 51)).astype(float), rng.random((3, 4))
+    want = wiener(y, psf, boundary=boundary, workers=1)
+    frozen = y.copy()
+    frozen.flags.writeable = False
+    for image in (frozen, np.asfortranarray(y), y.astype(np.uint8), y.astype(">f8")):
+        assert_array_equal(wiener(image, psf, boundary=boundary, workers=3), want)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("psf", [gaussian(15, 2.0), disk(15)], ids=["gaussian", "disk"])
+def test_seams_are_small_beside_the_error(psf, rng, tmp_path):
+    scene = photo()
+    blurred = signal.fftconvolve(scene, psf, "same") + 2 * rng.standard_normal(scene.shape)
+    blurred = np.maximum(blurred, 0)
+    source = np.memmap(tmp_path / "image", np.float64, "w+", shape=scene.shape)
+    source[:] = blurred
+    out = np.memmap(tmp_path / "out", np.float64, "w+", shape=scene.shape)
+    runs = [(richardson_lucy, {"num_iter": 30, "acceleration": False})]
+    if (psf > 0).all():  # what a PSF takes away altogether rings further than any halo
+        runs.append((wiener, {"balance": gcv_balance(blurred, psf)}))
+    for restore, options in runs:
+        whole = restore(blurred, psf, **options)
+        error = np.sqrt(np.square(whole - scene).mean())
+        tiled = restore_tiled(restore, source, psf, out=out, tile_shape=(200, 180), **options)
+        assert tiled is out
+        seam = out - whole
+        lines = np.r_[seam[196:204].ravel(), seam[:, 176:184].ravel()]
+        assert np.sqrt(np.square(lines).mean()) < 0.05 * error
+        none = restore_tiled(restore, source, psf, tile_shape=(200, 180), halo=(0, 0), **options)
+        lines_without = (none - whole)[196:204]
+        assert np.square(lines).mean() < 0.01 * np.square(lines_without).mean()
+
+
+def test_a_halo_as_large_as_the_image_leaves_no_seam(rng):
+    y, psf = rng.random((20, 23)).astype(np.float32), rng.random((3, 3))
+    done = []
+    got = restore_tiled(
+        wiener,
+        y,
+        psf,
+        balance=0.1,
+        tile_shape=(8, 9),
+        halo=(20, 23),
+        callback=lambda *counts: done.append(counts),
+    )
+    assert got.dtype == np.float32
+    assert_array_equal(got, wiener(y, psf, 0.1))
+    assert done == [(i, 9) for i in range(1, 10)]
+
+
+def test_tiles_of_what_is_read_by_slices(rng):
+    class Dataset:
+        def __init__(self, array):
+            self.array, self.shape, self.dtype = array, array.shape, array.dtype
+            self.largest = 0
+
+        def __getitem__(self, key):
+            found = self.array[key]
+            self.largest = max(self.largest, found.size)
+            return found
+
+    y, psf = rng.random((30, 40)), rng.random((3, 3))
+    dataset = Dataset(y)
+    options = {"tile_shape": (10, 10), "halo": (2, 3), "balance": 0.1}
+    assert_array_equal(
+        restore_tiled(wiener, dataset, psf, **options), restore_tiled(wiener, y, psf, **options)
+    )
+    assert dataset.largest <= 14 * 16
+
+
+IMAGE, PSF = np.ones((8, 9)), np.ones((3, 3)) / 9
+NAN = IMAGE.copy()
+NAN[2, 3] = np.nan
+
+CASES = {
+    "nan": ({"image": NAN}, ValueError, r"image must be finite, got nan at index \(2, 3\)"),
+    "complex": ({"image": 1j * IMAGE}, TypeError, r"image must hold real numbers"),
+    "colours": ({"image": np.ones((8, 9, 3))}, ValueError, r"pass channel_axis="),
+    "large psf": ({"psf": np.ones((9, 3))}, ValueError, r"psf must not be larger than the image"),
+    "dark psf": ({"psf": 0 * PSF}, ValueError, r"psf must not be zero everywhere"),
+    "nan psf": ({"psf": np.nan * PSF}, ValueError, r"psf must be finite, got nan"),
+    "psf of other channels": (
+        {"image": np.ones((3, 8, 9)), "psf": np.ones((2, 3, 3)), "channel_axis": 0},
+        ValueError,
+        r"psf must have as many channels as image, .* got 2 and 3",
+    ),
+    "unknown border": (
+        {"boundary": "zero"},
+        ValueError,
+        r"boundary must be one of 'circular', 'symmetric', got 'zero'",
+    ),
+    "reflect": ({"boundary": "reflect"}, ValueError, r"say 'symmetric'"),
+    "clip": ({"clip": (2, 1)}, ValueError, r"clip must be \(low, high\)"),
+    "no workers": ({"workers": 0}, ValueError, r"workers must be a positive integer"),
+}
+
+
+@pytest.mark.parametrize("function", [wiener, inverse_filter])
+@pytest.mark.parametrize("case", CASES)
+def test_refusals(case, function):
+    changes, error, message = CASES[case]
+    arguments = {"image": IMAGE, "psf": PSF, **changes}
+    with pytest.raises(error, match=message):
+        function(**arguments)
+
+
+def test_refusals_of_one_function():
+    with pytest.raises(ValueError, match="balance must be one of 'gcv', got 'lcurve'"):
+        wiener(IMAGE, PSF, "lcurve")
+    with pytest.raises(ValueError, match="balance must be finite and at least 0, got -1"):
+        wiener(IMAGE, PSF, -1)
+    with pytest.raises(ValueError, match="epsilon must be finite and at least 0, got -1"):
+        inverse_filter(IMAGE, PSF, -1)
+    with pytest.raises(ValueError, match=r"psf must not be larger than a tile, got .* \(2, 9\)"):
+        restore_tiled(wiener, IMAGE, PSF, tile_shape=(2, 20))
+    with pytest.raises(ValueError, match=r"tile_shape must be two integers .* at least 1, got 5"):
+        restore_tiled(wiener, IMAGE, PSF, tile_shape=5)
+    with pytest.raises(ValueError, match=r"halo must be two integers .* at least 0, got \(-1, 2\)"):
+        restore_tiled(wiener, IMAGE, PSF, halo=(-1, 2))
+    with pytest.raises(ValueError, match="out must not overlap image"):
+        restore_tiled(wiener, IMAGE, PSF, out=IMAGE)
