@@ -239,8 +239,6 @@ def _exchanged(problem: _ActiveSet) -> tuple[NDArray[np.bool_], Found]:
         else:
             patience -= 1
         free = free ^ wrong
-        if problem.normal is not None and not free.any():
-            break
     if best is not None:
         return best
     # The whole matrix is singular: begin with no tap, or with the best single one.

@@ -544,11 +544,11 @@ def _descended(
 ) -> KernelFit:
     """Descend on the operator: whatever a kernel must be, it must be when flipped."""
     penalty = Penalty(ridge * n_pixels, options.smooth)
-    hidden = 4 * _EPS * energy
-    found = descend(operator, moments, energy, hidden, n_pixels, penalty, options, progress)
     # A smoothness penalty only adds to what stands here.
     operator.ridge = 0.0 if penalty.smooth else penalty.weight
     condition = condition_number(operator)
+    operator.ridge, hidden = 0.0, 4 * _EPS * energy
+    found = descend(operator, moments, energy, hidden, n_pixels, penalty, options, progress)
     _, energy = residual_moments(pairs, found.taps, operator.workers)
     return KernelFit(
         kernel=np.ascontiguousarray(found.taps[::-1, ::-1]),

@@ -72,7 +72,7 @@ def test_direct_answer_of_the_published_problem(published):
     assert_allclose(equations.solve().kernel, kernel, atol=1e-8 * kernel.max())
 
 
-@pytest.mark.parametrize("step", [None, 1e-3])
+@pytest.mark.parametrize("step", [None, 4e-4])
 def test_every_iterate_is_that_of_the_design_matrix(step, rng):
     image, result = noise_pair(rng)
     x, y = dense(image, result, (5, 5))
@@ -85,7 +85,7 @@ def test_every_iterate_is_that_of_the_design_matrix(step, rng):
     for iteration in range(21):
         residual = x @ taps - y
         want = 0.5 * (residual @ residual + weight * taps @ taps)
-        assert_allclose(fit.history["objective"][iteration], want, rtol=1e-6 if step else 1e-12)
+        assert_allclose(fit.history["objective"][iteration], want, rtol=1e-6)
         assert_allclose(
             fit.history["residual_rms"][iteration], np.sqrt(np.mean(residual**2)), rtol=1e-6
         )
@@ -235,11 +235,19 @@ def test_largest_eigenvalue_is_a_close_bound_from_above(n, decay, rng):
     assert 1 - 1e-12 <= found <= 1 + 3e-6
 
 
+def test_largest_eigenvalue_where_products_run_out(rng, monkeypatch):
+    monkeypatch.setattr(descents, "_MAX_PRODUCTS", 6)
+    values = np.linspace(0.5, 1, 50)
+    found = largest_eigenvalue(lambda taps: taps * values, (1, 50))
+    assert 1 <= found <= 1.2
+
+
 def test_projection_is_that_of_sorting(rng):
     none = np.zeros(0, np.int64)
-    for n in (1, 2, 7, 50):
-        for scale in (0.01, 1.0, 100.0):
-            point = scale * rng.standard_normal(n)
+    for n in (1, 2, 7, 50, 400):
+        for scale in (1e-17, 0.01, 1.0, 100.0):
+            # Ties, up to rounding, at the threshold too.
+            point = rng.choice([1 / n, 2 / n, 0.0], n) + scale * rng.standard_normal(n)
             out, zero = np.empty(n), np.zeros(n)
             descent.take_step(point, zero, zero, zero, 1.0, none, np.zeros((2, 1)), True, True, out)
             assert_allclose(out, onto_simplex(point), atol=1e-14 * max(scale, 1))

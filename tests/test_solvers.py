@@ -10,7 +10,7 @@ from scipy import linalg, optimize
 from skimage import data
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
-from fastkernel.constraints import minimise, symmetric_basis
+from fastkernel.constraints import _ActiveSet, minimise, symmetric_basis
 from fastkernel.options import Options
 from fastkernel.penalties import Penalty
 
@@ -130,6 +130,16 @@ def test_active_set_ends_at_a_point_of_karush_kuhn_and_tucker(seed, on_plane):
     assert gradient.min() > -slack
 
 
+@pytest.mark.parametrize("on_plane", [False, True])
+def test_taps_that_only_rounding_pulls_stay_where_they_are(on_plane, rng, monkeypatch):
+    x, y = rng.standard_normal((60, 40)), rng.standard_normal(60)
+    problem = {"nonnegative": True, "normal": np.ones(40) if on_plane else None}
+    want = minimise(x.T @ x, x.T @ y, **problem).taps
+    pull = _ActiveSet.pull
+    monkeypatch.setattr(_ActiveSet, "pull", lambda *args: pull(*args) + 5.0)
+    assert_allclose(minimise(x.T @ x, x.T @ y, **problem).taps, want, atol=1e-13)
+
+
 CONSTRAINTS = [
     {"nonnegative": nonnegative, "unit_sum": unit_sum, "symmetric": symmetric}
     for nonnegative, unit_sum, symmetric in itertools.product(
@@ -177,16 +187,20 @@ def test_constraints_on_a_photo(constraints, rng):
 
 
 def test_a_sum_can_determine_what_the_source_does_not(rng):
-    image = rng.standard_normal((30, 30))
-    image -= naive.convolve(np.pad(image, 1, mode="wrap"), np.full((3, 3), 1 / 9))
-    waves = np.add.outer((-1.0) ** np.arange(30), (-1.0) ** np.arange(30))
-    # One-tap and flat sources leave only the sum open.
+    """Taps of a sawtooth of two levels are told apart by their sum alone."""
     flat = normal_equations(np.ones((9, 9)), np.ones((9, 9)), (1, 1)).solve(unit_sum=True)
     assert_array_equal(flat.kernel, [[1.0]])
-    equations = normal_equations(waves, waves[1:, 1:], (2, 2))
-    with pytest.raises(SingularFitError, match="tells only"):
-        equations.solve(unit_sum=True)
-    assert image.shape == (30, 30)
+    assert_array_equal(flat.standard_errors, [[0.0]])
+    assert_array_equal(flat._factor.solve(np.ones(1)), [0.0])
+    image = np.tile([1.0, -1.0], (8, 15))
+    truth = np.array([[0.3, 0.7]])
+    equations = normal_equations(image, naive.convolve(image, truth), (1, 2))
+    with pytest.raises(SingularFitError):
+        equations.solve()
+    assert_allclose(equations.solve(unit_sum=True).kernel, truth, atol=1e-14)
+    # Two unknown sums are one too many.
+    with pytest.raises(SingularFitError, match="do not determine the kernel"):
+        normal_equations(image, image[:, 3:], (1, 4)).solve(unit_sum=True)
 
 
 def test_standard_errors_of_constrained_fits_are_those_of_the_free_directions(rng):
@@ -199,7 +213,7 @@ def test_standard_errors_of_constrained_fits_are_those_of_the_free_directions(rn
     ):
         fit = equations.solve(**options)
         covariance = basis @ np.linalg.inv(basis.T @ x.T @ x @ basis) @ basis.T
-        scale = fit.residual_rms**2 * y.size / (y.size - 25)
+        scale = fit.residual_rms**2 * y.size / (y.size - basis.shape[1])
         want = np.sqrt(scale * np.diag(covariance))
         assert_allclose(fit.standard_errors.ravel(), want, rtol=1e-9)
 
@@ -247,6 +261,12 @@ def test_cross_validation_finds_what_the_dense_hat_matrix_does(pair, noise, rng)
     assert score(fit.ridge) <= min(map(score, trials)) * (1 + 1e-7)
     want = linalg.solve(x.T @ x + fit.ridge * n * np.eye(25), x.T @ y)
     assert_allclose(fit.kernel.ravel(), want, atol=1e-9 * np.abs(want).max())
+
+
+def test_cross_validation_of_a_result_without_noise(rng):
+    image = rng.standard_normal((60, 60))
+    equations = normal_equations(image, naive.convolve(image, GAUSS), (5, 5))
+    assert equations.solve(ridge="gcv").ridge == 0
 
 
 def test_cross_validation_of_a_source_without_detail():

@@ -30,14 +30,15 @@ def _average(taps, groups, totals):
 @register_jitable
 def _excess(taps, nonnegative):
     """Return what to take off every tap, before negative ones are cut, so that 1 is their sum."""
-    excess, count = -math.inf, 0
+    excess, count = -math.inf, taps.size + 1
     while True:
         total, above = 0.0, 0
         for i in range(taps.size):
             if taps[i] > excess:
                 total += taps[i]
                 above += 1
-        if above == count or above == 0:
+        # Rounding must not let one in again, or this would not end.
+        if above >= count or above == 0:
             return excess
         count = above
         excess = (total - 1.0) / above

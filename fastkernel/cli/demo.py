@@ -11,7 +11,7 @@ import numpy as np
 from fastkernel._typing import AnyArray, FloatArray
 from fastkernel.cli.errors import OutputError, UsageError
 from fastkernel.cli.files import pillow
-from fastkernel.cli.output import check_target, kernel_bytes, write_file
+from fastkernel.cli.output import check_target, figure_bytes, kernel_bytes, write_file
 from fastkernel.cli.scene import dead_leaves
 from fastkernel.cli.table import align
 from fastkernel.cli.verdict import ROUNDING_RMS
@@ -107,6 +107,4 @@ def _png(picture: AnyArray) -> bytes:
 def _figure(source: AnyArray, result: AnyArray, kernel: FloatArray) -> bytes:
     from fastkernel.plotting import plot_recovery
 
-    buffer = io.BytesIO()
-    plot_recovery(source, result, TRUTH, kernel).savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return figure_bytes(plot_recovery(source, result, TRUTH, kernel))

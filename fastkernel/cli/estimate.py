@@ -7,41 +7,65 @@ from pathlib import Path
 import numpy as np
 
 from fastkernel._typing import FloatArray
-from fastkernel.cli.errors import InputError, NumericalError
+from fastkernel.cli.errors import InputError, NumericalError, UsageError
 from fastkernel.cli.files import Picture, read_picture
 from fastkernel.cli.light import LINEAR, STORED, LightFit, fit_light
-from fastkernel.cli.output import check_kernel_target, kernel_bytes, write_file
+from fastkernel.cli.output import (
+    check_kernel_target,
+    check_plot_target,
+    figure_bytes,
+    kernel_bytes,
+    write_file,
+)
+from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.table import kernel_table
 from fastkernel.cli.verdict import ROUNDING_RMS, judge
 from fastkernel.errors import SingularFitError
+
+# The options that are arguments of `estimate_kernel`.
+_TUNING = (
+    "method",
+    "solver",
+    "boundary",
+    "background",
+    "nonnegative",
+    "unit_sum",
+    "symmetric",
+    "separable",
+    "ridge",
+    "step",
+    "num_iter",
+    "tol",
+    "epsilon",
+    "taper",
+    "workers",
+)
 
 
 def run(options: argparse.Namespace) -> None:
     """Read, fit, print, write."""
     names = (options.source, options.result)
-    target = None
+    target = plot = None
     if options.output is not None:
         target = check_kernel_target(options.output, force=options.force, inputs=names)
+    if options.plot is not None:
+        plot = check_plot_target(options.plot, force=options.force, inputs=names)
     source, result = (
         read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha)
         for name in names
     )
     _check_shapes(source, result, options)
+    bar = ProgressBar()
+    tuning = {name: getattr(options, name) for name in _TUNING}
     try:
-        found = fit_light(
-            source,
-            result,
-            options.size,
-            options.transfer,
-            boundary=options.boundary,
-            ridge=options.ridge,
-            workers=options.workers,
-        )
+        found = fit_light(source, result, options.size, _transfer(options), **tuning, callback=bar)
     except SingularFitError:
         raise
     except (TypeError, ValueError) as problem:
         msg = f"{options.source!r} and {options.result!r} cannot be fitted: {problem}"
         raise InputError(msg) from problem
+    finally:
+        bar.clear()
     kernel, errors = found.fit.kernel, found.fit.standard_errors
     if options.correlation:
         kernel, errors = kernel[::-1, ::-1], errors[::-1, ::-1]
@@ -51,6 +75,19 @@ def run(options: argparse.Namespace) -> None:
     if target is not None:
         write_file(target, kernel_bytes(kernel, Path(options.output).suffix.lower()))
         print(f"wrote {options.output!r}")
+    if plot is not None:
+        write_file(plot, figure_bytes(found.fit.plot()))
+        print(f"wrote {options.plot!r}")
+
+
+def _transfer(options: argparse.Namespace) -> str:
+    """Return the light to fit in: a level beside the kernel has no meaning in another."""
+    if options.background is None:
+        return str(options.transfer)
+    if options.transfer == "srgb":
+        msg = "--background goes with stored values: leave --transfer srgb out"
+        raise UsageError(msg)
+    return "none"
 
 
 def _check_shapes(source: Picture, result: Picture, options: argparse.Namespace) -> None:

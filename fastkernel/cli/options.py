@@ -78,7 +78,7 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         help="how pixels beyond the border were made; without it, results of SOURCE's size are "
         "fitted where no border rule matters",
     )
-    add("--ridge", type=_penalty, default=0.0, metavar="X", help="penalty on large taps (0)")
+    _add_methods(parser)
     add("--drop-alpha", action="store_true", help="ignore the alpha channel of the files")
     add("--workers", type=_count, metavar="N", help="threads (all cores)")
     add(
@@ -88,6 +88,59 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger images before decoding them (%(default)s)",
     )
+
+
+def _add_methods(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("method").add_argument
+    add(
+        "--method",
+        choices=("lstsq", "fft", "lad", "richardson_lucy"),
+        default="lstsq",
+        help="least squares (the default); division of spectra; least absolute deviation, where "
+        "part of RESULT is wrong; Richardson-Lucy, for a kernel without negative taps",
+    )
+    add(
+        "--solver",
+        choices=(
+            "auto",
+            "minimum_norm",
+            "gradient_descent",
+            "fista",
+            "linear_programming",
+            "reweighted",
+        ),
+        default="auto",
+        help="of lstsq: auto, minimum_norm, gradient_descent, fista; of lad: auto, "
+        "linear_programming, reweighted",
+    )
+    add("--nonnegative", action="store_true", help="no tap below 0")
+    add("--unit-sum", action="store_true", help="taps of sum 1")
+    add(
+        "--symmetric",
+        choices=("even", "rotation"),
+        help="a kernel that equals itself turned by half a turn, or by a quarter",
+    )
+    add("--separable", action="store_true", help="a kernel that is a column times a row")
+    add(
+        "--background",
+        type=_background,
+        metavar="B",
+        help="fit a level beside the kernel: constant, or a polynomial degree up to 4; on stored "
+        "values",
+    )
+    add(
+        "--ridge",
+        type=_ridge,
+        default=0.0,
+        metavar="X",
+        help="penalty on large taps (0), gcv to choose it, or smooth:X on rough kernels",
+    )
+    add("--step", type=_penalty, metavar="X", help="of a descent (the largest safe one)")
+    add("--num-iter", type=_count, metavar="N", help="most iterations, of what iterates")
+    add("--tol", type=_penalty, metavar="X", help="where iterations end")
+    add("--epsilon", type=_penalty, metavar="X", help="guard of fft (from the noise)")
+    add("--taper", type=_penalty, metavar="X", help="part of each side that fft fades: 0.1")
+    add("--plot", metavar="FILE", help="draw the kernel, with its errors or the convergence, .png")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +176,23 @@ def _seed(text: str) -> int:
         msg = f"expected a whole number of at least 0, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
+
+
+def _background(text: str) -> str | int:
+    if text == "constant":
+        return text
+    if re.fullmatch(r"[0-4]", text, re.ASCII) is None:
+        msg = f"expected constant, or a degree from 0 to 4, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _ridge(text: str) -> float | str | tuple[str, float]:
+    if text == "gcv":
+        return text
+    if text.startswith("smooth:"):
+        return "smooth", _penalty(text.removeprefix("smooth:"))
+    return _penalty(text)
 
 
 def _penalty(text: str) -> float:

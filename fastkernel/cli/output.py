@@ -1,16 +1,21 @@
 """Writing files whole or not at all."""
 
+import importlib.util
 import io
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastkernel._typing import FloatArray
 from fastkernel.cli.errors import OutputError
 from fastkernel.cli.files import pillow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SUFFIXES = (".npy", ".csv", ".png")
 
@@ -98,6 +103,24 @@ def check_kernel_target(name: str, *, force: bool, inputs: Iterable[str]) -> Pat
         except ImportError as problem:
             raise OutputError(str(problem)) from problem
     return check_target(name, force=force, inputs=inputs)
+
+
+def check_plot_target(name: str, *, force: bool, inputs: Iterable[str]) -> Path:
+    """Check the target of a figure as `check_target` does, and that it can be drawn."""
+    if Path(name).suffix.lower() != ".png":
+        msg = f"{name!r} has not the suffix a figure is written to: .png"
+        raise OutputError(msg)
+    if importlib.util.find_spec("matplotlib") is None:
+        msg = "figures need matplotlib: pip install 'fastkernel[plot]'"
+        raise OutputError(msg)
+    return check_target(name, force=force, inputs=inputs)
+
+
+def figure_bytes(figure: "Figure") -> bytes:
+    """Return the contents of a figure's ``.png`` file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
 
 
 def kernel_bytes(kernel: FloatArray, suffix: str) -> bytes:
