@@ -1,7 +1,7 @@
 """Which way to convolve an image: a model of the time that each takes.
 
-`python -m bench convolve --constants` measures the constants. They are of one machine; what the
-choice needs is their ratios, which vary less.
+The constants are of one machine; what the choice needs is their ratios, which vary less.
+`python -m bench convolve` shows every engine beside the chosen one.
 """
 
 import math
@@ -13,14 +13,15 @@ ENGINES = ("direct", "separable", "fft")
 
 # Bytes of a pixel in float32 and float64: nanoseconds a pixel, and a multiply-add, of one worker.
 _DIRECT = {4: (0.8, 0.0135), 8: (1.6, 0.027)}
-_SEPARABLE = {4: (1.0, 0.03), 8: (2.0, 0.06)}
+_SEPARABLE = {4: (1.1, 0.022), 8: (2.3, 0.055)}
 
 # The same: nanoseconds a point of a tile that is transformed there and back; a tile, and a call.
 _FFT = {4: 5.5, 8: 8.5}
 _FFT_TILE, _FFT_CALL = 25_000, 100_000
 
-# A tile of more bytes than this leaves the second-level cache, which takes up to twice the time.
-_CACHED = 2 << 20
+# Bytes from which on a tile takes more time: with its spectrum and the kernel's it leaves a 2 MB
+# second-level cache, at first by a part.
+_SLOWER = {640 << 10: 1.15, 3 << 20: 2.0}
 
 # Lengths that FFTW transforms well; the last is doubled for larger kernels.
 _LENGTHS = (8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
@@ -38,7 +39,7 @@ def _lengths(window: int, taps: int) -> list[int]:
 def _tiles_time(window_shape: Shape, kernel_shape: Shape, itemsize: int, lengths: Shape) -> float:
     """Return nanoseconds of one worker for the tiles of transforms of ``lengths``."""
     points = math.prod(lengths)
-    slower = min(2.0, 1 + 0.3 * max(0.0, math.log2(points * itemsize / _CACHED)))
+    slower = max((by for size, by in _SLOWER.items() if points * itemsize > size), default=1.0)
     tiles = math.prod(
         -(-window // (n - taps + 1))
         for window, n, taps in zip(window_shape, lengths, kernel_shape, strict=True)

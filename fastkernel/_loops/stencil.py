@@ -31,10 +31,6 @@ def _registers() -> tuple[int, int]:
 
 VECTOR_BYTES, _VECTORS = _registers()
 
-# Taps that are summed in float32 before they join the other sums: rounding of a long sum is larger
-# than that of the sum of its parts.
-FLOAT32_TAPS = 64
-
 # Bytes of a panel: what is computed side by side. One row alone needs more to fill the pipes.
 PANEL_BYTES = 2 * _VECTORS * VECTOR_BYTES
 
@@ -43,17 +39,18 @@ def _vectors(n_rows):
     return 2 * _VECTORS if n_rows == 1 else _VECTORS
 
 
-def _correlate_block_plain(x, row, col, taps, first, p, out, out_row, out_col, count, n_rows):
+def _correlate_block_plain(x, row, col, taps, out, out_row, out_col, count, n_rows):
     """Correlate as `_correlate_block` does, in NumPy: what runs when the JIT is off."""
-    q = taps.shape[1]
+    p, q = taps.shape
     width = min(count, _vectors(n_rows) * VECTOR_BYTES // x.itemsize)
     total = np.zeros((n_rows, width), x.dtype)
-    for i in range(first, first + p):
+    for i in range(p):
+        part = np.zeros_like(total)
         for j in range(q):
             top, left = row + i, col + j
-            total += taps[i, j] * x[top : top + n_rows, left : left + width]
-    part = out[out_row : out_row + n_rows, out_col : out_col + width]
-    part[:] = total if first == 0 else part + total
+            part += taps[i, j] * x[top : top + n_rows, left : left + width]
+        total += part
+    out[out_row : out_row + n_rows, out_col : out_col + width] = total
 
 
 class _Block:
@@ -67,7 +64,7 @@ class _Block:
     def __init__(self, context, builder, signature, args):
         x, taps, out = (
             cgutils.create_struct_proxy(signature.args[i])(context, builder, value=args[i])
-            for i in (0, 3, 6)
+            for i in (0, 3, 4)
         )
         self.builder = builder
         self.index = ir.IntType(64)
@@ -79,12 +76,9 @@ class _Block:
         self.x_stride, self.out_stride = (
             cgutils.unpack_tuple(builder, array.shape)[-1] for array in (x, out)
         )
-        self.q = cgutils.unpack_tuple(builder, taps.shape)[-1]
-        first, self.p = args[4:6]
-        self.adds = builder.icmp_signed(">", first, ir.Constant(self.index, 0))
-        self.row, self.col = builder.add(args[1], first), args[2]
-        self.taps = builder.gep(self.taps, [builder.mul(first, self.q)])
-        self.out_row, self.out_col, self.count = args[7:10]
+        self.p, self.q = cgutils.unpack_tuple(builder, taps.shape)
+        self.row, self.col = args[1:3]
+        self.out_row, self.out_col, self.count = args[5:8]
 
     def _number(self, value):
         return ir.Constant(self.index, value)
@@ -104,7 +98,8 @@ class _Block:
     def _add_row(self, i, tap_rows, sums):
         """Add the products of the input row ``i`` to the sums of some output rows.
 
-        ``tap_rows`` holds, for the number of each such output row, its row of taps.
+        ``tap_rows`` holds, for the number of each such output row, its row of taps. They are
+        summed before they join the rest: one long sum would round more.
         """
         b = self.builder
         pixels = self._row_of(self.x, self.x_stride, b.add(self.row, i), self.col)
@@ -126,21 +121,21 @@ class _Block:
             )
             for v in range(len(sums[0]))
         ]
-        done = dict(sums)
+        parts, zero = {}, ir.Constant(self.vector, None)
         following = b.add(j, self._number(1))
         for r, tap_row in taps.items():
             tap = self._everywhere(b.load(b.gep(tap_row, [j])), self.vector)
-            done[r] = [
-                b.fadd(total, b.fmul(tap, vector, flags=["contract"]), flags=["contract"])
-                for total, vector in zip(carried[r], vectors, strict=True)
+            parts[r] = [
+                b.fadd(part, b.fmul(tap, vector, flags=["contract"]), flags=["contract"])
+                for part, vector in zip(carried[r], vectors, strict=True)
             ]
-            for slot, first, value in zip(carried[r], sums[r], done[r], strict=True):
-                slot.add_incoming(first, before)
+            for slot, value in zip(carried[r], parts[r], strict=True):
+                slot.add_incoming(zero, before)
                 slot.add_incoming(value, body)
         j.add_incoming(following, body)
         b.cbranch(b.icmp_signed("<", following, self.q), body, after)
         b.position_at_end(after)
-        return done
+        return sums | {r: list(map(b.fadd, sums[r], part)) for r, part in parts.items()}
 
     def _add_whole_rows(self, n_rows, sums):
         """Add the products of the input rows that reach every output row of the block."""
@@ -163,34 +158,26 @@ class _Block:
         b.position_at_end(after)
         return done
 
-    def _masked(self, name, result, *arguments):
-        """Call LLVM's masked load or store of a vector."""
-        signature = ir.FunctionType(result, [argument.type for argument in arguments])
-        full_name = f"llvm.masked.{name}.v{self.lanes}f{8 * self.bytes}.p0"
-        function = cgutils.get_or_insert_function(self.builder.module, signature, full_name)
-        return self.builder.call(function, arguments)
-
     def _store(self, sums):
-        """Store the sums of the columns that are asked for, or add them where taps came before."""
+        """Store the sums of the columns that are asked for."""
         b = self.builder
         wide = ir.VectorType(self.index, self.lanes)
+        mask_type = ir.VectorType(ir.IntType(1), self.lanes)
         align = ir.Constant(ir.IntType(32), self.bytes)
         count = self._everywhere(self.count, wide)
-        adds = self._everywhere(self.adds, ir.VectorType(ir.IntType(1), self.lanes))
+        signature = ir.FunctionType(
+            ir.VoidType(), [self.vector, self.vector.as_pointer(), align.type, mask_type]
+        )
+        name = f"llvm.masked.store.v{self.lanes}f{8 * self.bytes}.p0"
+        store = cgutils.get_or_insert_function(b.module, signature, name)
         for r, totals in sums.items():
             row = b.add(self.out_row, self._number(r))
             place = self._row_of(self.out, self.out_stride, row, self.out_col)
             for v, total in enumerate(totals):
                 first = v * self.lanes
                 lanes = ir.Constant(wide, [self._number(first + i) for i in range(self.lanes)])
-                mask = b.icmp_signed("<", lanes, count)
                 pointer = b.bitcast(b.gep(place, [self._number(first)]), self.vector.as_pointer())
-                zeros = ir.Constant(self.vector, None)
-                before = self._masked(
-                    "load", self.vector, pointer, align, b.and_(mask, adds), zeros
-                )
-                value = b.fadd(before, total)
-                self._masked("store", ir.VoidType(), value, pointer, align, mask)
+                b.call(store, [total, pointer, align, b.icmp_signed("<", lanes, count)])
 
     def emit(self, n_rows):
         """Emit the block of ``n_rows`` outputs, and continue after it.
@@ -216,25 +203,20 @@ def _correlate_block_typed(
     row,  # noqa: ARG001
     col,  # noqa: ARG001
     taps,
-    first,  # noqa: ARG001
-    p,  # noqa: ARG001
     out,
     out_row,  # noqa: ARG001
     out_col,  # noqa: ARG001
     count,  # noqa: ARG001
     n_rows,  # noqa: ARG001
 ):
-    """Write ``n_rows`` rows, no more than ``p``, of at most ``count`` columns.
-
-    Takes ``p`` rows of taps from number ``first`` on; adds to what is there unless it is 0.
-    """
+    """Write ``n_rows`` rows, no more than the taps have, of at most ``count`` columns."""
     place = types.intp
-    args = (x, place, place, taps, place, place, out, place, place, place, place)
+    args = (x, place, place, taps, out, place, place, place, place)
 
     def codegen(context, builder, signature, values):
         block = _Block(context, builder, signature, values)
         end = builder.append_basic_block("end")
-        switch = builder.switch(values[10], end)
+        switch = builder.switch(values[8], end)
         for n in range(1, MAX_ROWS + 1):
             case = builder.append_basic_block(f"rows_{n}")
             switch.add_case(n, case)
@@ -289,19 +271,11 @@ def correlate_tile(x, taps, tile_shape, out, top, left):
     the tile's end, or cut: an output may be computed twice, with the same result.
     """
     height, width = tile_shape
-    p, q = taps.shape
-    parts = 1
-    if x.itemsize == 4:
-        parts = -(-p // max(MAX_ROWS, FLOAT32_TAPS // q))
-    n_rows = min(MAX_ROWS, height, p // parts)
+    n_rows = min(MAX_ROWS, height, taps.shape[0])
     panel = PANEL_BYTES // x.itemsize
     if n_rows > 1:
         panel //= 2
     for col in range(0, width, panel):
         for start in range(0, height, n_rows):
             row = min(start, height - n_rows)
-            to_row, to_col, count = top + row, left + col, width - col
-            for part in range(parts):
-                first = part * p // parts
-                n = (part + 1) * p // parts - first
-                _correlate_block(x, row, col, taps, first, n, out, to_row, to_col, count, n_rows)
+            _correlate_block(x, row, col, taps, out, top + row, left + col, width - col, n_rows)
