@@ -15,7 +15,18 @@ from . import measure, report
 
 # A suite is a module with ``run(args) -> dict`` (JSON) and ``tables(result) -> str``; one with a
 # part in README.md has ``readme(result) -> str`` too. All in Markdown.
-SUITES = ["fit", "engines", "sizes", "convolve", "methods", "limits", "peers", "goals"]
+SUITES = [
+    "fit",
+    "engines",
+    "sizes",
+    "convolve",
+    "methods",
+    "descents",
+    "restoration",
+    "limits",
+    "peers",
+    "goals",
+]
 
 
 def _numbers(text: str) -> list[int]:

@@ -72,7 +72,7 @@ KINDS: dict[str, Callable[[int], Kernel]] = {
 
 
 def chosen_engine(image: NDArray, kernel: Kernel) -> str:
-    times = engine_times(image.shape, kernel.taps.shape, image.itemsize)
+    times = dict(engine_times(image.shape, kernel.taps.shape, image.itemsize))
     if rank_one_factors(kernel.taps) is None:
         del times["separable"]
     return min(times, key=times.__getitem__)

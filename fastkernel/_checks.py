@@ -1,4 +1,4 @@
-"""Every cast and every error about an argument."""
+"""Casts, and the errors about arguments that functions share."""
 
 import math
 import os
@@ -61,18 +61,32 @@ def float_dtype(image: AnyArray) -> np.dtype[Any]:
     return np.dtype(np.float32 if image.dtype.type is np.float32 else np.float64)
 
 
+def as_shape(value: Any, name: str, *, least: int = 1, one_for_both: bool = False) -> Shape:
+    """Return ``value`` as ``(rows, cols)``."""
+    rows: Any
+    cols: Any
+    try:
+        rows, cols = (value, value) if one_for_both and _is_integer(value) else value
+    except (TypeError, ValueError):
+        rows = cols = None
+    if not all(_is_integer(n) and n >= least for n in (rows, cols)):
+        wanted = "positive integers (rows, cols)" if least == 1 else "integers (rows, cols) from 0"
+        msg = f"{name} must be two {wanted}, got {value!r}"
+        raise ValueError(msg)
+    return int(rows), int(cols)
+
+
 def as_kernel_shape(value: Any) -> Shape:
     """Return ``value`` as ``(p, q)``; one integer stands for both."""
-    p: Any
-    q: Any
-    try:
-        p, q = (value, value) if _is_integer(value) else value
-    except (TypeError, ValueError):
-        p = q = None
-    if not all(_is_integer(n) and n > 0 for n in (p, q)):
-        msg = f"kernel_shape must be two positive integers (rows, cols), got {value!r}"
+    return as_shape(value, "kernel_shape", one_for_both=True)
+
+
+def as_count(value: Any, name: str) -> int:
+    """Return ``value`` as a positive integer."""
+    if not _is_integer(value) or value < 1:
+        msg = f"{name} must be a positive integer, got {value!r}"
         raise ValueError(msg)
-    return int(p), int(q)
+    return int(value)
 
 
 def as_boundary(value: str) -> Boundary:
@@ -98,18 +112,6 @@ def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
         msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
         raise ValueError(msg)
     return value
-
-
-def as_image_shape(value: Any) -> Shape:
-    """Return ``value`` as ``(rows, cols)``."""
-    try:
-        m, n = value
-    except (TypeError, ValueError):
-        m = n = None
-    if not all(_is_integer(length) and length > 0 for length in (m, n)):
-        msg = f"image_shape must be two positive integers (rows, cols), got {value!r}"
-        raise ValueError(msg)
-    return int(m), int(n)
 
 
 def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyArray) -> AnyArray:
@@ -175,6 +177,26 @@ def as_channels(image: AnyArray, channel_axis: Any) -> AnyArray:
     return np.moveaxis(image, channel_axis, 0)
 
 
+def as_number(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number, got {value!r}"
+        raise TypeError(msg)
+    if not math.isfinite(value):
+        msg = f"{name} must be finite, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def as_positive(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number greater than 0."""
+    number = as_number(value, name)
+    if number <= 0:
+        msg = f"{name} must be greater than 0, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
 def as_penalty(value: Any, name: str) -> float:
     """Return ``value`` as a finite number that is not negative."""
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -183,6 +205,18 @@ def as_penalty(value: Any, name: str) -> float:
     number = float(value)
     if not (math.isfinite(number) and number >= 0):
         msg = f"{name} must be finite and at least 0, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_fraction(value: Any, name: str, most: float) -> float:
+    """Return ``value`` as a number from 0 to ``most``."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number or None, got {value!r}"
+        raise TypeError(msg)
+    number = float(value)
+    if not 0 <= number <= most:
+        msg = f"{name} must be from 0 to {most:g}, got {value!r}"
         raise ValueError(msg)
     return number
 

@@ -5,7 +5,9 @@ The constants are of one machine; what the choice needs is their ratios, which v
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from fastkernel._typing import Shape
 
@@ -64,7 +66,7 @@ def fft_lengths(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Shap
 
 
 @lru_cache(256)
-def engine_times(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> dict[str, float]:
+def engine_times(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Mapping[str, float]:
     """Return nanoseconds of one worker by engine.
 
     Parameters
@@ -76,14 +78,15 @@ def engine_times(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> dic
 
     Returns
     -------
-    dict
+    mapping
         Keys are `ENGINES`.
     """
     pixels = math.prod(window_shape)
     (a_pixel, a_tap), (a_line, a_line_tap) = _DIRECT[itemsize], _SEPARABLE[itemsize]
     lengths = fft_lengths(window_shape, kernel_shape, itemsize)
-    return {
+    times = {
         "direct": pixels * (a_pixel + a_tap * math.prod(kernel_shape)),
         "separable": pixels * (a_line + a_line_tap * sum(kernel_shape)),
         "fft": _FFT_CALL + _tiles_time(window_shape, kernel_shape, itemsize, lengths),
     }
+    return MappingProxyType(times)

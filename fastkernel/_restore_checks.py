@@ -109,14 +109,6 @@ def as_border(value: Any, further: tuple[str, ...]) -> str:
         raise ValueError(f"{error}; or one of {more}" if more else str(error)) from None
 
 
-def as_count(value: Any, name: str) -> int:
-    """Return ``value`` as a positive integer."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        msg = f"{name} must be a positive integer, got {value!r}"
-        raise ValueError(msg)
-    return int(value.__index__())
-
-
 def as_range(value: Any, name: str) -> tuple[float, float]:
     """Return ``value`` as ``(low, high)``; None on a side leaves it open."""
     try:
@@ -129,15 +121,3 @@ def as_range(value: Any, name: str) -> tuple[float, float]:
         msg = f"{name} must be (low, high) with low < high, None where open, got {value!r}"
         raise ValueError(msg)
     return low, high
-
-
-def as_shape(value: Any, name: str, least: int = 1) -> Shape:
-    """Return ``value`` as two integers."""
-    try:
-        rows, cols = (n.__index__() for n in value)
-    except (AttributeError, TypeError, ValueError):
-        rows = cols = least - 1
-    if min(rows, cols) < least:
-        msg = f"{name} must be two integers (rows, cols), at least {least}, got {value!r}"
-        raise ValueError(msg)
-    return int(rows), int(cols)

@@ -98,11 +98,15 @@ class Correlation:
         Finite.
     window : Window
         The outputs, and what they are made of.
+    then : callable, optional
+        Called as ``then(tile, scratch)`` when a tile of the outputs of one plane is done, while
+        it stands in the cache; from several threads at once.
     """
 
     planes: Sequence[Plane]
     taps: AnyArray
     window: Window
+    then: Callable[[_tiles.Tile, _tiles.Scratch], None] | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -145,7 +149,9 @@ class Correlation:
         tiles = _tiles.Tiles(self.window.shape, tile_shape)
         share = max(1, MAX_JOBS // len(self.planes))
         jobs = [
-            _Job(plane, part, work) for plane in self.planes for part in _tiles.shares(tiles, share)
+            _Job(plane, part, work, self.then)
+            for plane in self.planes
+            for part in _tiles.shares(tiles, share)
         ]
         if times[engine] * len(self.planes) < THREADED_TIME:
             workers = 1
@@ -185,8 +191,10 @@ class Correlation:
             return True
 
         height, width = TILE_SHAPE
-        # A narrow image gets taller tiles.
-        return (height * max(1, min(4, width // self.window.shape[1])), width), work
+        cols = self.window.shape[1]
+        # Tiles of one width; of a narrow image taller ones.
+        even = -(-cols // -(-cols // width))
+        return (height * max(1, min(4, width // cols)), even), work
 
     def _separable(self) -> "tuple[Shape, _Work]":
         p, q = self.kernel_shape
@@ -242,6 +250,7 @@ class _Job:
     plane: Plane
     tiles: Sequence[_tiles.Tile]
     work: _Work
+    then: Callable[[_tiles.Tile, _tiles.Scratch], None] | None
 
     def __call__(self, scratch: _tiles.Scratch, stopped: Callable[[], bool]) -> bool:
         fine = True
@@ -249,4 +258,6 @@ class _Job:
             if stopped():
                 break
             fine &= self.work(self.plane, tile, scratch)
+            if self.then is not None:
+                self.then(tile, scratch)
         return fine

@@ -94,7 +94,9 @@ class DirectJob:
                 break
             shape = (height, width)
             cols = width + q - 1
-            length = max(_row_length(width, q - 1, dtype), stencil.row_length(cols, dtype))
+            length = _row_length(width, q - 1, dtype)
+            if self.subtract is not None:
+                length = max(length, stencil.row_length(cols, dtype))
             x = scratch.array("x", (height + p - 1, length), dtype)
             y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
             load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])

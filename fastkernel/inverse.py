@@ -13,8 +13,10 @@ from scipy.sparse.linalg import LinearOperator
 from fastkernel._checks import (
     as_boundary,
     as_choice,
+    as_count,
     as_image,
     as_penalty,
+    as_shape,
     as_workers,
     refuse_non_finite,
 )
@@ -30,8 +32,7 @@ from fastkernel.inverse_methods import (
     by_matrix,
     smallest_gain,
 )
-from fastkernel.options import as_num_iter, as_step
-from fastkernel.psf import as_shape
+from fastkernel.options import as_step
 
 METHODS = ("lstsq", "matrix", "fft")
 SOLVERS = ("auto", "cholesky", "conjugate_gradients", *DESCENTS)
@@ -245,13 +246,13 @@ def inverse_kernel(
     """
     given = as_image(kernel, "kernel")
     refuse_non_finite("kernel", given)
-    p, q = as_shape(shape, "shape")
+    p, q = as_shape(shape, "shape", one_for_both=True)
     method = as_choice(method, "method", METHODS)
     solver = as_choice(solver, "solver", SOLVERS)
     ridge, rule, threads = as_penalty(ridge, "ridge"), as_boundary(boundary), as_workers(workers)
     _refuse_misplaced(method, solver, rule, step, num_iter, tol)
     limits = Limits(
-        None if num_iter is None else as_num_iter(num_iter),
+        None if num_iter is None else as_count(num_iter, "num_iter"),
         None if tol is None else as_penalty(tol, "tol"),
         callback,
     )

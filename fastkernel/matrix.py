@@ -14,8 +14,8 @@ from fastkernel._checks import (
     as_boundary,
     as_choice,
     as_image,
-    as_image_shape,
     as_kernel_shape,
+    as_shape,
     as_workers,
     float_dtype,
     refuse_beyond_memory,
@@ -153,7 +153,7 @@ def convolution_matrix(
            [0., 0., 3., 2.]])
     """
     given = as_image(kernel, "kernel")
-    image_shape = as_image_shape(image_shape)
+    image_shape = as_shape(image_shape, "image_shape")
     mode = as_choice(mode, "mode", MODES)
     rule = as_boundary(boundary)
     format = as_choice(format, "format", FORMATS)  # noqa: A001

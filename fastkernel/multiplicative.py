@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastkernel import _fft, _tiles, engines, sweeps
 from fastkernel._borders import load
-from fastkernel._checks import as_penalty, refuse_non_finite
+from fastkernel._checks import as_count, as_penalty, refuse_non_finite
 from fastkernel._convolve_cost import engine_times, fft_lengths
 from fastkernel._loops import ratios, stencil
 from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
@@ -292,7 +292,7 @@ def fit_richardson_lucy(
     .. [3] D. S. C. Biggs and M. Andrews, "Acceleration of iterative image restoration
        algorithms", Appl. Opt. 36 (1997) 1766-1775.
     """
-    most = sweeps.as_iterations(num_iter, _NUM_ITER)
+    most = _NUM_ITER if num_iter is None else as_count(num_iter, "num_iter")
     tolerance = _TOL if tol is None else as_penalty(tol, "tol")
     pairs = sweeps.held(pairs)
     n_pixels = sum(pair.window.n_pixels for pair in pairs)

@@ -8,7 +8,7 @@ from fastkernel._checks import (
     as_boundary,
     as_choice,
     as_image,
-    as_image_shape,
+    as_shape,
     as_workers,
     float_dtype,
     refuse_larger_kernel,
@@ -95,7 +95,7 @@ def convolution_operator(
     >>> bool(np.allclose(lsqr(operator, operator @ image, atol=1e-9, btol=1e-9)[0], image))
     True
     """
-    given, shape = as_image(kernel, "kernel"), as_image_shape(image_shape)
+    given, shape = as_image(kernel, "kernel"), as_shape(image_shape, "image_shape")
     mode = as_choice(mode, "mode", MODES)
     refuse_non_finite("kernel", given)
     if mode == "valid":

@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, TypeAlias
 
-from fastkernel._checks import as_choice, as_penalty
+from fastkernel._checks import as_choice, as_count, as_penalty
 from fastkernel._typing import Shape
 
 Ridge: TypeAlias = float | str | tuple[str, float]
@@ -68,7 +67,7 @@ class Options:
         if self.step is not None:
             object.__setattr__(self, "step", as_step(self.step))
         if self.num_iter is not None:
-            object.__setattr__(self, "num_iter", as_num_iter(self.num_iter))
+            object.__setattr__(self, "num_iter", as_count(self.num_iter, "num_iter"))
         if self.tol is not None:
             object.__setattr__(self, "tol", as_penalty(self.tol, "tol"))
         self._refuse_combinations()
@@ -165,11 +164,3 @@ def as_step(value: Any) -> float:
         msg = f"step must be above 0, got {value!r}"
         raise ValueError(msg)
     return step
-
-
-def as_num_iter(value: Any) -> int:
-    """Return ``value`` as a positive integer."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        msg = f"num_iter must be a positive integer, got {value!r}"
-        raise ValueError(msg)
-    return int(value)

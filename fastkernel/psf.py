@@ -6,11 +6,12 @@ pixel holds the area, or the length of line, that falls into it.
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from fastkernel._checks import as_number, as_positive, as_shape
 from fastkernel._typing import FloatArray, Shape
 
 # Less than this share of a pixel beyond an odd size is rounding, and opens no new row or column.
@@ -68,11 +69,11 @@ def gaussian(
     >>> bool(np.allclose(found, seed / seed.sum(), rtol=1e-12, atol=0))
     True
     """
-    p, q = as_shape(shape, "shape")
+    p, q = as_shape(shape, "shape", one_for_both=True)
     sigmas = [as_positive(one, "sigma") for one in _both(sigma, "sigma")]
     if centre is None:
         centre = (p - 1) / 2, (q - 1) / 2
-    places = [_as_number(one, "centre") for one in _both(centre, "centre")]
+    places = [as_number(one, "centre") for one in _both(centre, "centre")]
     lines = []
     for length, width, place in zip((p, q), sigmas, places, strict=True):
         away = np.abs(np.arange(length) - place)
@@ -126,7 +127,7 @@ def motion(length: float, angle: float = 0.0) -> FloatArray:
            [0.  , 0.5 , 0.  ],
            [0.25, 0.  , 0.  ]])
     """
-    length, angle = as_positive(length, "length"), _as_number(angle, "angle") % 180.0
+    length, angle = as_positive(length, "length"), as_number(angle, "angle") % 180.0
     if length % 2 == 0 and angle % 90.0 == 0:
         line = np.full((1, int(length)), 1.0 / length)
         # Not ``angle == 0``: a negative angle that rounding swallows comes back as 180.
@@ -224,7 +225,7 @@ def box(shape: Shape | int) -> FloatArray:
     >>> box((1, 4))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
-    p, q = as_shape(shape, "shape")
+    p, q = as_shape(shape, "shape", one_for_both=True)
     return np.full((p, q), 1.0 / (p * q))
 
 
@@ -243,38 +244,3 @@ def _both(value: Any, name: str) -> Sequence[Any]:
         msg = f"{name} must be one number or two, (rows, cols), got {value!r}"
         raise TypeError(msg) from None
     return rows, cols
-
-
-def _as_number(value: Any, name: str) -> float:
-    """Return ``value`` as a finite number."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        msg = f"{name} must be a number, got {value!r}"
-        raise TypeError(msg)
-    if not math.isfinite(value):
-        msg = f"{name} must be finite, got {value!r}"
-        raise ValueError(msg)
-    return float(value)
-
-
-def as_positive(value: Any, name: str) -> float:
-    """Return ``value`` as a finite number greater than 0."""
-    number = _as_number(value, name)
-    if number <= 0:
-        msg = f"{name} must be greater than 0, got {value!r}"
-        raise ValueError(msg)
-    return number
-
-
-def as_shape(value: Any, name: str) -> Shape:
-    """Return ``value`` as two sizes; one integer stands for both."""
-    rows: Any
-    cols: Any
-    try:
-        rows, cols = (value, value) if isinstance(value, Integral) else value
-    except (TypeError, ValueError):
-        rows = cols = None
-    sizes: tuple[Any, ...] = (rows, cols)
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) > 0 for n in sizes):
-        msg = f"{name} must be two positive integers (rows, cols), got {value!r}"
-        raise ValueError(msg)
-    return int(rows), int(cols)

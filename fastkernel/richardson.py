@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -10,11 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastkernel import _tiles
-from fastkernel._checks import as_channels, as_image, as_penalty, as_workers
+from fastkernel._checks import as_channels, as_count, as_image, as_penalty, as_workers
 from fastkernel._loops import restoration as loops
 from fastkernel._restore_checks import (
     as_border,
-    as_count,
     as_psfs,
     as_range,
     as_weights,
@@ -35,32 +33,6 @@ UNSEEN = 1e-3
 _FLAT = 1e-6
 
 Then = Callable[[Tile, Scratch], None]
-
-
-@dataclass(frozen=True)
-class _Fused(Correlation):
-    """A correlation whose every tile is worked on while it stands in the cache."""
-
-    then: Then
-
-    def _with_then(self, made: Any) -> Any:
-        tile_shape, work = made
-
-        def both(plane: Plane, tile: Tile, scratch: Scratch) -> bool:
-            fine: bool = work(plane, tile, scratch)
-            self.then(tile, scratch)
-            return fine
-
-        return tile_shape, both
-
-    def _direct(self) -> Any:
-        return self._with_then(super()._direct())
-
-    def _separable(self) -> Any:
-        return self._with_then(super()._separable())
-
-    def _fft(self) -> Any:
-        return self._with_then(super()._fft())
 
 
 def _each_tile(then: Then, shape: Shape, workers: int) -> None:
@@ -122,13 +94,15 @@ class Blur:
     def forward(self, estimate: AnyArray, out: AnyArray, then: Then) -> None:
         """Blur an estimate, and do something with every tile of the outcome."""
         planes = [Plane(estimate, out)]
-        _Fused(planes, self._forward_taps, self._forward, then).run("auto", self._workers)
+        work = Correlation(planes, self._forward_taps, self._forward, then)
+        work.run("auto", self._workers)
 
     def backward(self, ratio: AnyArray, out: AnyArray, then: Then) -> None:
         """Apply the adjoint, and do something with every tile of the outcome."""
         if self._rule is None:
             planes = [Plane(ratio, out)]
-            _Fused(planes, self._backward_taps, self._backward, then).run("auto", self._workers)
+            work = Correlation(planes, self._backward_taps, self._backward, then)
+            work.run("auto", self._workers)
             return
         out[...] = convolve_adjoint(
             ratio, self._psf, self._shape, "same", self._rule, self._workers

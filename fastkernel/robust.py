@@ -12,7 +12,7 @@ from scipy import optimize
 
 from fastkernel import _tiles, sweeps
 from fastkernel._borders import OUTSIDE, load, source_index
-from fastkernel._checks import as_choice, as_penalty, refuse_non_finite
+from fastkernel._checks import as_choice, as_count, as_penalty, refuse_non_finite
 from fastkernel._loops import deviations
 from fastkernel._typing import FloatArray, Progress, Shape
 from fastkernel._windows import centre
@@ -587,7 +587,7 @@ def fit_lad(
     n_pixels = sum(pair.window.n_pixels for pair in pairs)
     refuse_too_few(n_pixels, taps)
     n_points = _as_points(points, taps, n_pixels)
-    course = _Course(sweeps.as_iterations(num_iter, _NUM_ITER), callback)
+    course = _Course(_NUM_ITER if num_iter is None else as_count(num_iter, "num_iter"), callback)
     tolerance = _TOL if tol is None else as_penalty(tol, "tol")
     if chosen == "auto":
         small = (n_points or n_pixels) * taps <= _SMALL

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastkernel import transforms
 from fastkernel._checks import (
     as_choice,
+    as_fraction,
     as_kernel_shape,
     as_penalty,
     as_workers,
@@ -145,9 +145,9 @@ def fit_spectral(
     True
     """
     guard = None if epsilon is None else as_penalty(epsilon, "epsilon")
-    faded = 0.0 if taper is None else _as_fraction(taper, "taper", 0.5)
+    faded = 0.0 if taper is None else as_fraction(taper, "taper", 0.5)
     by = None if normalize is None else as_choice(normalize, "normalize", ("max", "sum"))
-    least = None if cutoff is None else _as_fraction(cutoff, "cutoff", 1.0)
+    least = None if cutoff is None else as_fraction(cutoff, "cutoff", 1.0)
     threads = as_workers(workers)
     frame = _frame(pairs)
     shape = frame if kernel_shape is None else as_kernel_shape(kernel_shape)
@@ -200,18 +200,6 @@ def _frame(pairs: Sequence[tuple[AnyArray, AnyArray]]) -> Shape:
             )
             raise ValueError(msg)
     return shapes[0]
-
-
-def _as_fraction(value: Any, name: str, most: float) -> float:
-    """Return ``value`` as a number from 0 to ``most``."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        msg = f"{name} must be a number or None, got {value!r}"
-        raise TypeError(msg)
-    number = float(value)
-    if not 0 <= number <= most:
-        msg = f"{name} must be from 0 to {most:g}, got {value!r}"
-        raise ValueError(msg)
-    return number
 
 
 def _divisor(kernel: FloatArray, by: str) -> float:

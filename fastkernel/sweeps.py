@@ -6,8 +6,7 @@ the two is correlated with the source: a pixel is read once for all three.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -137,16 +136,6 @@ def sweep(
     for job, (moments, last) in zip(jobs, found, strict=True):
         if last is not None:
             yield job.number, moments, last
-
-
-def as_iterations(value: Any, default: int) -> int:
-    """Return the most iterations to take."""
-    if value is None:
-        return default
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        msg = f"num_iter must be a positive integer, or None for {default}, got {value!r}"
-        raise ValueError(msg)
-    return int(value)
 
 
 def used_images(pairs: Sequence[Pair]) -> Iterator[tuple[str, AnyArray, Shape]]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastkernel._checks import as_image, as_out
-from fastkernel._restore_checks import as_psf, as_shape
+from fastkernel._checks import as_image, as_out, as_shape
+from fastkernel._restore_checks import as_psf
 from fastkernel._tiles import Tiles
 from fastkernel._typing import AnyArray, Progress, Shape
 

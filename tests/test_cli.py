@@ -548,3 +548,53 @@ def test_a_full_disk_behind_standard_output(pair):
         done = run("-m", "fastkernel.cli", *pair, stdout=full)
     assert done.returncode == 4
     assert done.stderr == "fastkernel: error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--method", "lad"],
+        ["--method", "richardson_lucy", "--num-iter", "400"],
+        ["--nonnegative", "--unit-sum"],
+        ["--ridge", "gcv"],
+        ["--ridge", "smooth:0.01"],
+        ["--solver", "fista"],
+        ["--background", "constant"],
+        ["--background", "1"],
+    ],
+)
+def test_methods_of_the_command(pair, more, capsys):
+    kernel = estimated([*pair, "--transfer", "none", *more])
+    assert_allclose(kernel, BLUR, atol=0.03)
+    text = capsys.readouterr().out
+    assert "nan" not in text
+    assert ("iterations: " in text) == any(word in more for word in ("lad", "fista", "--num-iter"))
+    assert ("background: " in text) == ("--background" in more)
+
+
+def test_methods_without_error_bars_say_so(pair, capsys):
+    assert main([*pair, "--method", "fft", "--taper", "0.1", "--transfer", "none"]) == 0
+    assert "standard errors not known" in capsys.readouterr().out
+
+
+def test_a_plot_is_drawn(pair):
+    pytest.importorskip("matplotlib")
+    assert main([*pair, "--solver", "fista", "--plot", "fit.png"]) == 0
+    assert np.asarray(Image.open("fit.png")).ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--background", "5"], 2, "expected constant, or a degree from 0 to 4"),
+        (["--background", "1", "--transfer", "srgb"], 2, "--background goes with stored values"),
+        (["--ridge", "most"], 2, "expected a number of at least 0"),
+        (["--plot", "fit.jpg"], 4, "has not the suffix a figure is written to"),
+        (["--method", "fft", "--nonnegative"], 3, "nonnegative goes with method='lstsq'"),
+        (["--solver", "reweighted"], 3, "solver must be one of"),
+    ],
+)
+def test_methods_that_do_not_go_together(pair, capsys, more, code, message):
+    found, text = failure([*pair, *more], capsys)
+    assert found == code
+    assert message in text

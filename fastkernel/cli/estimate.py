@@ -1,6 +1,7 @@
 """``fastkernel estimate``: the kernel between two image files."""
 
 import argparse
+import math
 import shutil
 from pathlib import Path
 
@@ -154,7 +155,13 @@ def _report(
     print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
     print(f"sum of taps: {kernel.sum():.6g}")
     print(f"residual: {found.residual_rms:.3g} {unit}")
-    print(f"condition number: {found.fit.condition_number:.2g}")
+    if found.fit.background is not None:
+        print(f"background: {_background(found.fit.background)}")
+    if found.fit.num_iter:
+        end = "converged" if found.fit.converged else "not converged: give more with --num-iter"
+        print(f"iterations: {found.fit.num_iter}, {end}")
+    if not math.isnan(found.fit.condition_number):
+        print(f"condition number: {found.fit.condition_number:.2g}")
     apart = ", channels counted apart" if result.pixels.ndim == 3 else ""
     print(f"pixels fitted: {found.fit.n_pixels}{apart}")
     print(f"light: {found.light}{compared}")
@@ -169,6 +176,13 @@ def _report(
         condition_number=found.fit.condition_number,
     )
     print(f"verdict: {sentence}")
+
+
+def _background(levels: float | FloatArray) -> str:
+    """Return the level, or the lowest coefficient of every channel's polynomial."""
+    numbers = np.atleast_1d(levels)
+    means = numbers if np.ndim(levels) < 2 else numbers[..., 0, 0].ravel()
+    return ", ".join(f"{number:.4g}" for number in means)
 
 
 def _clipped(picture: Picture) -> float:

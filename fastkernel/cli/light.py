@@ -106,6 +106,8 @@ def _fit_levels(
 ) -> LightFit:
     before, after = (_decode(p) if light == LINEAR else p.pixels for p in (source, result))
     fit = _estimate(before, after, size, tuning)
+    if fit.background is not None:  # which a prediction does not have
+        return LightFit(fit, light, fit.residual_rms)
     white = _white(result)
     # Where the pixels begin that no border rule touches, in a result of any of the three sizes.
     shapes = list(zip(before.shape, after.shape, size, strict=False))

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from fastkernel import __version__
 from fastkernel.cli.errors import UsageError
+from fastkernel.cli.kernels import FORMS
 
 BOUNDARIES = ("zero", "circular", "replicate", "symmetric", "mirror")
 
@@ -28,6 +29,9 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_estimate(commands.add_parser("estimate", help="fit the kernel between two image files"))
     _add_demo(commands.add_parser("demo", help="blur a drawn picture, then recover the kernel"))
+    _add_apply(commands.add_parser("apply", help="convolve an image file with a kernel"))
+    _add_restore(commands.add_parser("restore", help="undo a known blur of an image file"))
+    _add_invert(commands.add_parser("invert", help="find the kernel that undoes another"))
     doctor = commands.add_parser("doctor", help="show versions, processor, cache and licences")
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show tracebacks of errors")
@@ -79,6 +83,11 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         "fitted where no border rule matters",
     )
     _add_methods(parser)
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--drop-alpha", action="store_true", help="ignore the alpha channel of the files")
     add("--workers", type=_count, metavar="N", help="threads (all cores)")
     add(
@@ -88,6 +97,75 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger images before decoding them (%(default)s)",
     )
+
+
+def _add_making(parser: argparse.ArgumentParser) -> None:
+    """Add what commands share that make an image from an image."""
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="PNG, JPEG, TIFF or .npy")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="image to write, of IMAGE's dtype: .png, .tif or .npy",
+    )
+    add("--force", action="store_true", help="overwrite the output file")
+    add(
+        "--clip",
+        action="store_true",
+        help="clip floats to the range of IMAGE; whole grey levels always are clipped",
+    )
+
+
+def _add_apply(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Convolve IMAGE with KERNEL; the result has the size of IMAGE."
+    _add_making(parser)
+    add = parser.add_argument
+    add("kernel", metavar="KERNEL", help=FORMS)
+    add(
+        "--boundary",
+        choices=BOUNDARIES,
+        default="replicate",
+        help="what stands beyond the border (%(default)s)",
+    )
+    add("--correlation", action="store_true", help="correlate: the kernel is not flipped")
+    _add_reading(parser)
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Undo the blur KERNEL of IMAGE: by a Wiener filter, by Richardson-Lucy iterations, or by "
+        "plain division of the spectra, which takes no noise."
+    )
+    _add_making(parser)
+    add = parser.add_argument
+    add("--kernel", required=True, metavar="KERNEL", help=FORMS)
+    add("--method", choices=("wiener", "richardson-lucy", "inverse"), default="wiener")
+    add("--balance", type=_balance, metavar="X", help="of wiener: weight of smoothness, or gcv")
+    add("--num-iter", type=_count, metavar="N", help="of richardson-lucy (50)")
+    add("--tol", type=_penalty, metavar="X", help="of richardson-lucy: change to stop at")
+    add("--damping", type=_penalty, metavar="X", help="of richardson-lucy: total variation, 0.002")
+    add("--epsilon", type=_penalty, metavar="X", help="of inverse: added to the spectrum (1e-5)")
+    add(
+        "--boundary",
+        choices=(*BOUNDARIES, "unknown"),
+        help="what stood beyond the border: unknown (richardson-lucy), symmetric (wiener), "
+        "circular (inverse) unless given",
+    )
+    _add_reading(parser)
+
+
+def _add_invert(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Find the kernel whose convolution with KERNEL is nearest to a single 1."
+    add = parser.add_argument
+    add("kernel", metavar="KERNEL", help=FORMS)
+    add("--size", type=_size, required=True, metavar="P[xQ]", help="of the inverse, in taps")
+    add("--method", choices=("lstsq", "matrix", "fft"), default="lstsq")
+    add("--ridge", type=_penalty, default=0.0, metavar="X", help="penalty on large taps (0)")
+    add("-o", "--output", metavar="FILE", help="write the inverse: .npy, .csv or .png")
+    add("--force", action="store_true", help="overwrite the output file")
+    add("--workers", type=_count, metavar="N", help="threads (all cores)")
 
 
 def _add_methods(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +271,10 @@ def _ridge(text: str) -> float | str | tuple[str, float]:
     if text.startswith("smooth:"):
         return "smooth", _penalty(text.removeprefix("smooth:"))
     return _penalty(text)
+
+
+def _balance(text: str) -> float | str:
+    return text if text == "gcv" else _penalty(text)
 
 
 def _penalty(text: str) -> float:

@@ -18,7 +18,7 @@ def kernel_table(kernel: FloatArray, errors: FloatArray, columns: int) -> list[s
     Parameters
     ----------
     kernel, errors : (p, q) float64 arrays
-        Taps and their standard errors.
+        Taps and their standard errors, NaN where these are not known.
     columns : int
         Characters that fit on a line.
 
@@ -35,13 +35,15 @@ def kernel_table(kernel: FloatArray, errors: FloatArray, columns: int) -> list[s
     fewest, digits = _decimals(taps, bars)
     sign = plus_minus()
 
-    values = [[f"{tap:z.{digits}f}" for tap in row] for row in taps]
-    errs = [[f"{sign}{bar:.{digits}f}" for bar in row] for row in bars]
-    table = align(line for pair in zip(values, errs, strict=True) for line in pair)
-    if len(table[0]) <= columns:
-        return [f"taps{unit}, each above its standard error", *table]
+    spread = "standard errors not known"
+    if not np.isnan(errors).any():
+        values = [[f"{tap:z.{digits}f}" for tap in row] for row in taps]
+        errs = [[f"{sign}{bar:.{digits}f}" for bar in row] for row in bars]
+        table = align(line for pair in zip(values, errs, strict=True) for line in pair)
+        if len(table[0]) <= columns:
+            return [f"taps{unit}, each above its standard error", *table]
+        spread = f"standard errors {sign}{errors.min():.2g} to {sign}{errors.max():.2g}"
 
-    spread = f"standard errors {sign}{errors.min():.2g} to {sign}{errors.max():.2g}"
     for fewer in range(digits, fewest - 1, -1):
         table = align([f"{tap:z.{fewer}f}" for tap in row] for row in taps)
         if len(table[0]) <= columns:

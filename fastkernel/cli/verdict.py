@@ -27,7 +27,7 @@ def judge(
     Parameters
     ----------
     kernel, errors : (p, q) float64 arrays
-        Taps and their standard errors.
+        Taps and their standard errors, NaN where these are not known.
     residual_rms, contrast : float
         Root mean square of the residual, and standard deviation of the result.
     whole_levels : bool
@@ -81,6 +81,8 @@ def judge(
         if explained
         else f"only {misfit:.1g} of the result's contrast is left unexplained"
     )
+    if np.isnan(blur):
+        return f"believe it: {leaves}; this method knows no error bars"
     return f"believe it: {leaves}, and error bars are at most {100 * blur:.1g}% of the largest tap"
 
 
@@ -88,4 +90,5 @@ def _reaches_the_rim(kernel: FloatArray, errors: FloatArray) -> bool:
     rim = np.ones(kernel.shape, bool)
     rim[1:-1, 1:-1] = False
     weight = np.abs(kernel[rim]).sum()
-    return bool(weight > 0.01 * np.abs(kernel).sum() and weight > 2 * errors[rim].sum())
+    noise = 2 * np.nan_to_num(errors[rim]).sum()
+    return bool(weight > 0.01 * np.abs(kernel).sum() and weight > noise)

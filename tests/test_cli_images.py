@@ -1,0 +1,198 @@
+"""The commands that make an image from an image, and kernels from a word."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from scipy import ndimage
+
+from fastkernel.cli import main
+from fastkernel.cli.kernels import read_kernel
+from fastkernel.cli.progress import ProgressBar
+from fastkernel.cli.scene import dead_leaves
+
+SCENE = dead_leaves(96, np.random.default_rng(3))
+KERNEL = np.array([[0.0, 1.0, 2.0], [3.0, 2.0, 0.0]]) / 8  # no product is rounded
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    Image.fromarray(SCENE).save("a.png")
+    np.save("k.npy", KERNEL)
+
+
+def expected(image, kernel):
+    # SciPy takes the later of two centre taps.
+    origin = [-1 if n % 2 == 0 else 0 for n in kernel.shape]
+    return ndimage.convolve(image.astype(float), kernel, mode="nearest", origin=origin)
+
+
+def made(arguments, name):
+    assert main([*arguments, "-o", name]) == 0
+    return np.load(name) if name.endswith(".npy") else np.asarray(Image.open(name))
+
+
+def test_apply_convolves_and_keeps_the_levels():
+    found = made(["apply", "a.png", "k.npy"], "b.png")
+    assert found.dtype == np.uint8
+    assert_array_equal(found, np.rint(expected(SCENE, KERNEL)).clip(0, 255))
+    turned = made(["apply", "a.png", "k.npy", "--correlation"], "c.png")
+    assert_array_equal(turned, np.rint(expected(SCENE, KERNEL[::-1, ::-1])).clip(0, 255))
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("x.tif", SCENE.astype(np.uint16) * 257),
+        ("x.tif", np.stack([SCENE, SCENE.T, SCENE[::-1]], axis=-1)),
+        ("x.tif", (SCENE / 255).astype(np.float32)),
+        ("x.npy", SCENE / 255),
+        ("x.npy", SCENE.astype(np.int32)),
+    ],
+)
+def test_apply_keeps_every_dtype(name, image):
+    if name.endswith(".npy"):
+        np.save(name, image)
+    else:
+        tifffile.imwrite(name, image, photometric="rgb" if image.ndim == 3 else "minisblack")
+    assert main(["apply", name, "k.npy", "-o", f"y{name}"]) == 0
+    found = np.load(f"y{name}") if name.endswith(".npy") else tifffile.imread(f"y{name}")
+    planes = np.moveaxis(np.atleast_3d(image), -1, 0)
+    want = np.stack([expected(plane, KERNEL) for plane in planes], axis=-1).reshape(image.shape)
+    assert found.dtype == image.dtype
+    if image.dtype.kind in "ui":
+        assert_array_equal(found, np.rint(want))
+    else:
+        assert_allclose(found, want, atol=1e-6)
+
+
+def test_clip_keeps_floats_in_their_range():
+    np.save("x.npy", SCENE / 255)
+    sharpen = np.array([[0.0, -1, 0], [-1, 5, -1], [0, -1, 0]])
+    np.save("s.npy", sharpen)
+    free = made(["apply", "x.npy", "s.npy"], "free.npy")
+    kept = made(["apply", "x.npy", "s.npy", "--clip"], "kept.npy")
+    assert free.max() > (SCENE / 255).max()
+    assert_allclose(kept, free.clip((SCENE / 255).min(), (SCENE / 255).max()))
+
+
+@pytest.mark.parametrize(
+    "method", [["wiener"], ["wiener", "--balance", "0.001"], ["richardson-lucy", "--num-iter", "9"]]
+)
+def test_restore_undoes_a_blur_of_eight_bits(method):
+    blurred = made(["apply", "a.png", "gaussian:1.5", "--boundary", "symmetric"], "b.png")
+    command = ["restore", "b.png", "--kernel", "gaussian:1.5", "--method", *method]
+    restored = made(command, "c.png")
+    inside = np.s_[8:-8, 8:-8]
+    errors = [np.abs(image.astype(float) - SCENE)[inside].mean() for image in (blurred, restored)]
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_restore_divides_what_was_not_rounded():
+    np.save("x.npy", SCENE.astype(float))
+    made(["apply", "x.npy", "motion:4.5@20", "--boundary", "circular"], "y.npy")
+    command = ["restore", "y.npy", "--kernel", "motion:4.5@20", "--method", "inverse"]
+    found = made([*command, "--epsilon", "1e-9"], "z.npy")
+    assert_allclose(found, SCENE, atol=1e-3)
+
+
+def test_invert_tells_how_good_an_inverse_is(capsys):
+    kernel = [[0.0, 1, 0], [1, 8, 1], [0, 1, 0]]
+    np.savetxt("k.csv", kernel, delimiter=",")
+    assert main(["invert", "k.csv", "--size", "9", "-o", "g.npy"]) == 0
+    text = capsys.readouterr().out
+    product = ndimage.convolve(np.pad(np.load("g.npy"), 2), np.array(kernel), mode="constant")
+    peak = np.zeros_like(product)
+    peak[6, 6] = 1
+    assert np.abs(product - peak).max() < 1e-4
+    assert "9x9 inverse: taps" in text
+    assert "delay: 5 rows, 5 columns of the full convolution" in text
+    assert "smallest gain of the kernel: 4 at frequency" in text
+    assert "no inverse" not in text
+    assert main(["invert", "box:3", "--size", "9"]) == 0
+    assert "no inverse of any size is exact" in capsys.readouterr().out
+
+
+def test_kernels_in_a_word():
+    rows = np.arange(-9, 10)[:, None]
+    gaussian = np.exp(-(rows**2 + rows.T**2) / (2 * 2.0**2))
+    assert_allclose(read_kernel("gaussian:2"), gaussian / gaussian.sum(), rtol=1e-12)
+    assert_array_equal(read_kernel("box:2x3"), np.full((2, 3), 1 / 6))
+    assert_array_equal(read_kernel("box:2"), np.full((2, 2), 1 / 4))
+    assert_allclose(read_kernel("motion:4"), np.full((1, 4), 1 / 4))
+    assert read_kernel("motion:9@90").shape == (9, 1)
+    assert abs(read_kernel("disk:2.5").sum() - 1) < 1e-12
+
+
+def test_a_picture_of_a_kernel_is_divided_by_its_sum():
+    Image.fromarray(np.array([[0, 50], [150, 0]], np.uint8)).save("k.png")
+    assert_allclose(read_kernel("k.png"), [[0, 0.25], [0.75, 0]])
+
+
+REFUSED = {
+    "unknown kernel": (["apply", "a.png", "what"], 3, "'what' is no kernel: give a file"),
+    "negative blur": (["apply", "a.png", "gaussian:-1"], 3, "'gaussian:-1' is no kernel"),
+    "huge blur": (["apply", "a.png", "disk:9999"], 3, "sizes above 0 and up to 500"),
+    "half a box": (["apply", "a.png", "box:2.5"], 3, "a box has whole sides"),
+    "no kernel file": (["apply", "a.png", "missing.npy"], 3, "cannot be read"),
+    "no csv": (["apply", "a.png", "missing.csv"], 3, "cannot be read"),
+    "words": (["apply", "a.png", "words.csv"], 3, "is not a table of numbers"),
+    "dark kernel": (["apply", "a.png", "dark.npy"], 3, "must hold finite taps"),
+    "jpeg out": (["apply", "a.png", "k.npy", "-o", "b.jpg"], 4, "has none of the suffixes"),
+    "float png": (["apply", "f.npy", "k.npy", "-o", "b.png"], 4, "cannot hold these pixels"),
+    "over the input": (["apply", "a.png", "k.npy", "-o", "a.png", "--force"], 4, "is an input"),
+    "no such option": (
+        ["restore", "a.png", "--kernel", "k.npy", "--num-iter", "3"],
+        2,
+        "--num-iter goes with --method richardson-lucy, not with wiener",
+    ),
+    "too large": (
+        ["restore", "a.png", "--kernel", "box:200"],
+        3,
+        "'a.png' cannot be restored: psf must not be larger than the image",
+    ),
+    "nothing to invert": (["invert", "a.png", "--size", "0"], 2, "expected taps"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(case, capsys):
+    np.save("f.npy", SCENE / 255)
+    np.save("dark.npy", np.zeros((3, 3)))
+    Path("words.csv").write_text("a,b\n", encoding="utf-8")
+    arguments, code, message = REFUSED[case]
+    if "-o" not in arguments and arguments[0] != "invert":
+        arguments = [*arguments, "-o", "b.png"]
+    before = sorted(path.name for path in Path().iterdir())
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_the_bar_waits_and_is_wiped_away(monkeypatch, capsys):
+    times = iter([0.0, 0.5, 1.5, 1.55, 9.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bar = ProgressBar()
+    for done in (1, 2, 3, 4):
+        bar(done, 4)
+    drawn = capsys.readouterr().err
+    assert drawn == f"\r[{'#' * 15}{'.' * 15}]  50%\r[{'#' * 30}] 100%"
+    bar.clear()
+    assert capsys.readouterr().err == "\r" + " " * 38 + "\r"
+
+
+def test_no_bar_in_a_file(capsys):
+    bar = ProgressBar()
+    bar._next = 0.0
+    bar(1, 2)
+    bar.clear()
+    assert capsys.readouterr().err == ""
