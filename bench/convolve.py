@@ -34,7 +34,8 @@ KERNELS, QUICK_KERNELS = [3, 5, 7, 9, 11, 15, 21, 31, 63, 127], [3, 9]
 OTHER_SIZES, OTHER_SIZES_KERNEL = [256, 1024, 8192], 9
 SHIFT_SIZES, QUICK_SHIFT_SIZES = [2048, 4096], [128]
 MATRIX, QUICK_MATRIX = (512, 7), (32, 3)  # sides of the image and of the kernel
-REPEATS, QUICK_REPEATS = 15, 2
+REPEATS, QUICK_REPEATS = 7, 2
+MEMORY_KERNELS = [3, 9, 31]  # those whose memory is measured, in a process each
 SLOW = 2.0  # seconds, from which on a contender sits out, here and for larger kernels
 CROP = 64  # side of the part of the output that is compared with the definition
 
@@ -321,7 +322,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         image, slow = data.photograph(size).astype(np.float32), set[str]()
         for taps, kind in itertools.product(kernels, KINDS):
             measure.progress("convolve", f"{size}²", kind, f"k = {taps}")
-            cells.append(cell(image, taps, kind, repeats, args.memory, slow))
+            cells.append(
+                cell(image, taps, kind, repeats, args.memory and taps in MEMORY_KERNELS, slow)
+            )
     sizes = measure.wanted(args, SHIFT_SIZES, QUICK_SHIFT_SIZES)
     makers = [*(Call(shift_calls, (size,)) for size in sizes)]
     makers.append(Call(matrix_calls, measure.wanted(args, MATRIX, QUICK_MATRIX)))

@@ -126,6 +126,18 @@ class Scratch:
         return found[:size].reshape(shape)
 
 
+def wait_for(call: Callable[[], T]) -> T:
+    """Return ``call()``, made by another thread, so that Ctrl-C need not wait for it.
+
+    For what others compiled and nothing can stop: interrupted, it goes on and is forgotten.
+    """
+    future = _shared_executor().submit(call)
+    while True:
+        wait([future], timeout=0.05)
+        if future.done():
+            return future.result()
+
+
 def _never() -> bool:
     return False
 

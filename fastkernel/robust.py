@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import NamedTuple, Protocol
 
@@ -374,7 +375,8 @@ def _reduced(near: _Near) -> tuple[FloatArray, float] | None:
     rows, residual, pull, total = near
     scale = float(np.abs(rows).max()) or 1.0
     unit = float(np.abs(residual).max()) or 1.0
-    found = optimize.linprog(
+    program = partial(
+        optimize.linprog,
         -residual / unit,
         A_eq=rows.T / scale,
         b_eq=-pull / scale,
@@ -382,6 +384,8 @@ def _reduced(near: _Near) -> tuple[FloatArray, float] | None:
         method="highs",
         options={"primal_feasibility_tolerance": 1e-9, "dual_feasibility_tolerance": 1e-9},
     )
+    # It takes seconds for hundreds of taps.
+    found = _tiles.wait_for(program)
     if found.status != 0:
         return None
     steps = [-found.eqlin.marginals * (unit / scale)]

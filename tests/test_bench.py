@@ -307,3 +307,61 @@ def test_gwyddion_finds_the_kernel(tmp_path):
     with worker.Worker(python, "bench.peers_gwyddion", tmp_path, 3, 1) as one:
         assert one.read()["version"]
     assert data.error(np.load(tmp_path / "kernel.npy"), pair.kernel) < 0.1
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("suite", ["methods", "descents", "restoration"])
+def test_a_suite_runs_and_writes_its_tables(suite, tmp_path, capsys):
+    bench.main([suite, "--quick", "--repeats", "1", "--output", str(tmp_path)])
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / f"{suite}.json").read_text(encoding="utf-8"))
+    assert result["quick"]
+    assert "nan" not in printed
+    assert printed.count("|") > 20
+
+
+def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):
+    def entry(median, **more):
+        return {"median": median, "seconds": [median], **more}
+
+    def cells(*found):
+        return [
+            {"size": size, "dtype": dtype, "taps": taps, "contenders": contenders}
+            for size, dtype, taps, contenders in found
+        ]
+
+    both = {fit.OURS: entry(1.0), fit.NUMPY: entry(9.0), fit.YARDSTICK: entry(2.0)}
+    ours = {fit.OURS: entry(1.0, error=1e-9), "SFFT on the CPU 1": entry(200.0)}
+    results = {
+        "fit": {
+            "cells": cells(
+                *((4096, "uint8", 5, both), (256, "uint8", 5, both)),
+                *((4096, "float32", taps, both) for taps in (5, 9)),
+            )
+        },
+        "engines": {
+            "cells": cells((4096, "float32", 31, {"auto": entry(1.0), "fft": entry(0.5)})),
+            "references": [{"size": 4096, "dtype": "float32", "contenders": both}],
+        },
+        "limits": {
+            "memory": [{"size": 8192, "taps": 31, "peak": 2**20}],
+            "rows": [{"workers": {"1": entry(2.0), str(fit.WORKERS): entry(1.0)}}],
+            "starts": [{"what": "first fit", "empty cache": [2.0], "warm cache": [0.1]}],
+        },
+        "peers": {"cells": cells((4096, "float32", 15, ours))},
+    }
+    for name, result in results.items():
+        head = {"suite": name, "quick": False}
+        (tmp_path / f"{name}.json").write_text(json.dumps(head | result), encoding="utf-8")
+    bench.main(["goals", "--output", str(tmp_path)])
+    kept = {row[1].strip(): row[-2].strip() for row in _table_rows(tmp_path / "goals.md")}
+    assert kept["256² uint8, 5×5: times the NumPy recipe"] == "yes"
+    assert kept["4096² uint8, 5×5: times the NumPy recipe"] == "no"
+    assert kept["loss by the choice of engine"] == "no"
+    assert kept["4096² float32, 15×15: times SFFT"] == "yes"
+    assert "What stands between" in (tmp_path / "goals.md").read_text(encoding="utf-8")
+
+
+def _table_rows(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.split("|") for line in lines if line.startswith("| ")]

@@ -354,7 +354,9 @@ def test_refusals_of_one_function():
         restore_tiled(wiener, IMAGE, PSF, tile_shape=(2, 20))
     with pytest.raises(ValueError, match=r"tile_shape must be two positive integers .* got 5"):
         restore_tiled(wiener, IMAGE, PSF, tile_shape=5)
-    with pytest.raises(ValueError, match=r"halo must be two integers \(rows, cols\) from 0, got \(-1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"halo must be two integers \(rows, cols\) from 0, got \(-1, 2\)"
+    ):
         restore_tiled(wiener, IMAGE, PSF, halo=(-1, 2))
     with pytest.raises(ValueError, match="out must not overlap image"):
         restore_tiled(wiener, IMAGE, PSF, out=IMAGE)
