@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -18,6 +19,7 @@ from .measure import Call
 
 SIZE, QUICK_SIZE = 512, 128
 KERNEL, QUICK_KERNEL = 9, 5
+DIVIDED, QUICK_DIVIDED = 4096, 256
 REPEATS, QUICK_REPEATS = 5, 1
 GARBAGE, NOISE, QUALITY = 0.05, 2.0, 90
 
@@ -103,7 +105,45 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for method, found in fits.items()
         }
         cells.append({"pair": name, "contenders": contenders})
-    return {"size": size, "taps": taps, "workers": fit.WORKERS, "cells": cells}
+    division = _division(measure.wanted(args, DIVIDED, QUICK_DIVIDED), repeats)
+    return {
+        "size": size,
+        "taps": taps,
+        "workers": fit.WORKERS,
+        "cells": cells,
+        "division": division,
+    }
+
+
+def _division(size: int, repeats: int) -> dict[str, Any]:
+    """The plain division of whole spectra in float64, beside the same through SciPy."""
+    measure.progress("methods: division", f"{size}²")
+    source = data.photograph(size).astype(np.float64)
+    result = ndimage.convolve(source, data.planted_kernel(5), mode="wrap")
+    calls = {
+        "fastkernel": Call(divide, (source, result)),
+        "scipy.fft": Call(scipy_division, (source, result)),
+    }
+    found = [call() for call in calls.values()]
+    times = measure.interleaved(calls, repeats)
+    return {
+        "size": size,
+        "medians": {name: statistics.median(times[name]) for name in calls},
+        "difference": float(np.abs(found[0] - found[1]).max()),
+    }
+
+
+def divide(source: NDArray, result: NDArray) -> NDArray:
+    fitted = fastkernel.estimate_kernel(
+        source, result, None, method="fft", epsilon=0.0, workers=fit.WORKERS
+    )
+    return fitted.kernel
+
+
+def scipy_division(source: NDArray, result: NDArray) -> NDArray:
+    with scipy.fft.set_workers(fit.WORKERS):
+        spectrum = scipy.fft.rfft2(result) / scipy.fft.rfft2(source)
+        return np.fft.fftshift(scipy.fft.irfft2(spectrum, s=source.shape))
 
 
 def _fit(
@@ -127,7 +167,14 @@ def tables(result: dict[str, Any]) -> str:
         f"kernel on a {result['size']}² photograph; the least of a pair in bold. Time and "
         "iterations are those of the pair of 8 bits."
     )
-    return f"{report.table(header, rows)}\n\n{about}"
+    divided = result["division"]
+    ours, theirs = divided["medians"].values()
+    division = (
+        f"The plain division of whole {divided['size']}² spectra in float64 takes "
+        f"{report.figures(1e3 * ours)} ms, the same through `scipy.fft` on {result['workers']} "
+        f"workers {report.figures(1e3 * theirs)} ms."
+    )
+    return f"{report.table(header, rows)}\n\n{about} {division}"
 
 
 def _error(cell: dict[str, Any], method: str) -> str:

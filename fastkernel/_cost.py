@@ -13,13 +13,12 @@ import numpy as np
 from fastkernel._typing import AnyArray, Shape
 
 # Nanoseconds a pixel and nanoseconds a multiply-add, reading included.
-_DIRECT = {"integer": (1.2, 0.015), "float": (2.5, 0.045)}
+_DIRECT = {"integer": (1.2, 0.013), "float": (2.5, 0.036)}
 
 # Nanoseconds a pixel, and a multiply-add of spectra; nanoseconds a pixel that is transformed, by
 # the length of the rows (smoothed: neighbours differ by less than their noise). Longer ones take
-# no less time and more memory. And nanoseconds a call: scratch, inverse transforms.
+# no less time and more memory.
 _FFT = (0.0, 0.083)
-_FFT_CALL = 300_000
 _TRANSFORM = {
     128: 7.4,
     192: 7.0,
@@ -89,7 +88,7 @@ def _fft_time(window_shape: Shape, kernel_shape: Shape, tiling: Tiling) -> float
     pixels, products, transformed = fft_terms(window_shape, kernel_shape, tiling)
     a_pixel, a_product = _FFT
     a_transform = _TRANSFORM.get(tiling[0], max(_TRANSFORM.values()))
-    return _FFT_CALL + pixels * a_pixel + products * a_product + transformed * a_transform
+    return pixels * a_pixel + products * a_product + transformed * a_transform
 
 
 def choose_engine(

@@ -22,13 +22,10 @@ from fastkernel.engines import Pair
 from fastkernel.fit import KernelFit
 from fastkernel.gather import gather_residual
 from fastkernel.large import fit_large
-from fastkernel.multiplicative import fit_richardson_lucy
 from fastkernel.normal import NormalEquations, as_engine, equations_of, matched_pairs
 from fastkernel.options import Options, Ridge
-from fastkernel.robust import fit_lad
 from fastkernel.solvers import Factor
 from fastkernel.solving import solve_equations
-from fastkernel.spectral import fit_spectral
 from fastkernel.sweeps import held
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -245,14 +242,21 @@ def estimate_kernel(
     }
     chosen = _arguments_of(as_choice(method, "method", tuple(_TAKES)), asked)
     threads = as_workers(workers)
+    # Imported where they are used: least squares need not wait for them.
     if method == "fft":
+        from fastkernel.spectral import fit_spectral
+
         images = [(_whole(x), _whole(y)) for x, y in as_pairs(source, result, channel_axis)]
         return fit_spectral(images, kernel_shape, **chosen, workers=threads, callback=callback)
     shape = as_kernel_shape(kernel_shape)
     pairs = matched_pairs(source, result, shape, chosen.pop("boundary"), channel_axis)
     if method == "lad":
+        from fastkernel.robust import fit_lad
+
         return fit_lad(pairs, shape, **chosen, workers=threads, callback=callback)
     if method == "richardson_lucy":
+        from fastkernel.multiplicative import fit_richardson_lucy
+
         del chosen["nonnegative"]
         return fit_richardson_lucy(pairs, shape, **chosen, workers=threads, callback=callback)
     summed = as_engine(chosen.pop("engine"), pairs)
