@@ -14,21 +14,25 @@ SFFT, GWYDDION = "SFFT on the CPU", "Gwyddion, windowed"
 # What stands between a goal and what is reached, where that is known.
 REASONS = {
     "256² uint8, 5×5: times the NumPy recipe": (
-        "arithmetic and reading take a third of the call; the rest is about thirty small calls "
-        "from Python, each a few microseconds, and more where caches are cold"
-    ),
-    "4096² float32, 31×31: over scipy.fft.rfft2": (
-        "three transforms of rows and 124 multiply-adds a pixel, both near what they reach in "
-        "cache; the yardstick gains more from neighbours that leave it the shared cache"
+        "arithmetic takes a quarter of the call and reading a tenth; the rest is about thirty "
+        "small calls from Python, a few microseconds each, more where caches are cold"
     ),
     "4096² float32, 9×9: over scipy.fft.rfft2": (
-        "both engines take the same time there; the direct one is at the share of the limit that "
-        "the table of `limits` shows"
+        "226 multiply-adds a pixel; the share of the limit is in the table of `limits`"
     ),
-    "2 workers over 1": "small kernels wait for memory, which two workers share",
+    "4096² float32, 31×31: over scipy.fft.rfft2": (
+        "three transforms of rows, 7 ns a pixel and worker in cache, and 124 multiply-adds of "
+        "their spectra a pixel, where the yardstick has one transform"
+    ),
+    "2 workers over 1": (
+        "of small kernels, a fifth of one worker's time is Python between tiles, which one "
+        "thread runs at a time"
+    ),
+    "first fit, 512² float32, 31×31, warm cache, s": (
+        "Numba and pyFFTW take two thirds of it to be imported, before anything of this library is"
+    ),
     "4096² float32, 15×15: times SFFT": "SFFT took 19 s where the goal was set, and less here",
-    "4096² float32, 15×15: times Gwyddion": "the same, by a smaller part",
-    "loss by the choice of engine": "times of cells this small vary by as much between runs",
+    "4096² float32, 15×15: times Gwyddion": "Gwyddion took up to 1.5 s there, and less here",
 }
 
 
