@@ -135,7 +135,7 @@ def _constants(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _loss(cell: dict[str, Any]) -> tuple[str, float]:
+def loss_of(cell: dict[str, Any]) -> tuple[str, float]:
     """The fastest engine, and how many times faster it is than the chosen one."""
     times = {name: cell["contenders"][name]["median"] for name in _engines(cell)}
     fastest = min(times, key=times.__getitem__)
@@ -150,7 +150,7 @@ def tables(result: dict[str, Any]) -> str:
     names = [*_cost.ENGINES, "auto"]
     rows = []
     for cell in result["cells"]:
-        fastest, loss = _loss(cell)
+        fastest, loss = loss_of(cell)
         times = (report.milliseconds(cell["contenders"].get(name)) for name in names)
         rows.append([fit.label(cell), *times, cell["chosen"], fastest, report.figures(loss)])
     header = ["images, kernel", *(f"{name}, ms" for name in names), "chosen", "fastest", "loss"]
@@ -161,8 +161,8 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def _worst(result: dict[str, Any]) -> str:
-    loss, cell = max(((_loss(cell)[1], cell) for cell in result["cells"]), key=lambda one: one[0])
-    over = sum(_loss(cell)[1] > GOAL for cell in result["cells"])
+    loss, cell = max(((loss_of(cell)[1], cell) for cell in result["cells"]), key=lambda one: one[0])
+    over = sum(loss_of(cell)[1] > GOAL for cell in result["cells"])
     return (
         f"At worst another engine is {report.figures(loss)} times faster than the chosen one "
         f"({fit.label(cell)}); more than {GOAL} times in {over} of {len(result['cells'])} cells."

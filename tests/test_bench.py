@@ -332,6 +332,8 @@ def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):
 
     both = {fit.OURS: entry(1.0), fit.NUMPY: entry(9.0), fit.YARDSTICK: entry(2.0)}
     ours = {fit.OURS: entry(1.0, error=1e-9), "SFFT on the CPU 1": entry(200.0)}
+    engines = {"auto": entry(1.0), "float": entry(1.0), "fft": entry(0.5)}
+    summed = cells((4096, "float32", 31, engines))
     results = {
         "fit": {
             "cells": cells(
@@ -340,7 +342,7 @@ def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):
             )
         },
         "engines": {
-            "cells": cells((4096, "float32", 31, {"auto": entry(1.0), "fft": entry(0.5)})),
+            "cells": [cell | {"chosen": "float"} for cell in summed],
             "references": [{"size": 4096, "dtype": "float32", "contenders": both}],
         },
         "limits": {
