@@ -13,8 +13,7 @@ from scipy import fft
 
 from fastkernel import _tiles
 from fastkernel._borders import load
-from fastkernel._lazy import LazyImage
-from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
+from fastkernel._typing import FloatArray, Progress, Shape
 from fastkernel.descents import descend
 from fastkernel.engines import MAX_JOBS, Pair
 from fastkernel.errors import SingularFitError
@@ -23,6 +22,7 @@ from fastkernel.gather import gather_correlations, refuse_unusable
 from fastkernel.options import Options
 from fastkernel.penalties import Penalty
 from fastkernel.solvers import refuse_too_few
+from fastkernel.sweeps import held
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -499,10 +499,6 @@ def _tile_length(k: int) -> int:
     return int(fft.next_fast_len(max(256, 4 * k), real=True))
 
 
-def _held(image: AnyArray | LazyImage) -> AnyArray:
-    return image[:, :] if isinstance(image, LazyImage) else image
-
-
 def unformed_penalty(options: Options, kernel_shape: Shape) -> float:
     """Return the penalty of options that can be served without a Gram matrix, or raise.
 
@@ -622,7 +618,7 @@ def fit_large(
     options = options or Options(ridge=ridge)
     ridge = unformed_penalty(options, kernel_shape)
     # The rims of a dataset are read again and again: hold it.
-    pairs = [Pair(_held(source), _held(result), window) for source, result, window in pairs]
+    pairs = held(pairs)
     n_pixels = sum(pair.window.n_pixels for pair in pairs)
     if ridge == 0:
         refuse_too_few(n_pixels, math.prod(kernel_shape))
