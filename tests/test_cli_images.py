@@ -110,7 +110,8 @@ def test_invert_tells_how_good_an_inverse_is(capsys):
     peak = np.zeros_like(product)
     peak[6, 6] = 1
     assert np.abs(product - peak).max() < 1e-4
-    assert "9x9 inverse: taps" in text
+    assert text.startswith("9x9 inverse: taps\n")
+    assert [len(line.split()) for line in text.splitlines()[1:10]] == [9] * 9
     assert "delay: 5 rows, 5 columns of the full convolution" in text
     assert "smallest gain of the kernel: 4 at frequency" in text
     assert "no inverse" not in text

@@ -158,7 +158,7 @@ def _report(
     if found.fit.background is not None:
         print(f"background: {_background(found.fit.background)}")
     if found.fit.num_iter:
-        end = "converged" if found.fit.converged else "not converged: give more with --num-iter"
+        end = "converged" if found.fit.converged else "not converged"
         print(f"iterations: {found.fit.num_iter}, {end}")
     if not math.isnan(found.fit.condition_number):
         print(f"condition number: {found.fit.condition_number:.2g}")

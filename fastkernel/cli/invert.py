@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> None:
     heading, *table = kernel_table(fit.kernel, unknown, shutil.get_terminal_size().columns)
     p, q = fit.kernel.shape
     frequency = ", ".join(f"{part:.3f}" for part in fit.smallest_frequency)
-    print(f"{p}x{q} inverse: {heading.removesuffix(', standard errors not known')}", *table, "")
+    print(f"{p}x{q} inverse: {heading.removesuffix(', standard errors not known')}")
+    print(*table, "", sep="\n")
     print(f"delay: {fit.delay[0]} rows, {fit.delay[1]} columns of the full convolution")
     print(f"largest deviation from a single 1: {fit.max_deviation:.3g}")
     print(f"noise gain: {fit.noise_gain:.3g}")
