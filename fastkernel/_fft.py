@@ -12,7 +12,7 @@ process to process. On one machine an estimated plan is the same in every proces
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyfftw
 
-from fastkernel._typing import Shape
+from fastkernel._typing import AnyArray, Shape
 
 _MAX_IDLE = 8
 _MAX_IDLE_BYTES = 32 << 20
@@ -73,6 +73,17 @@ class RowTransforms:
         return int(self.rows.nbytes + self.spectra.nbytes)
 
 
+def _there_and_back(
+    given: AnyArray, spectrum: AnyArray, axes: tuple[int, ...]
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return the plan from an array to its spectrum, and the one back, which destroys that."""
+    plan = partial(pyfftw.FFTW, axes=axes, threads=1)
+    forward = plan(given, spectrum, flags=("FFTW_ESTIMATE",))
+    flags = ("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT")
+    inverse = plan(spectrum, given, direction="FFTW_BACKWARD", flags=flags)
+    return forward.execute, inverse.execute
+
+
 class TileTransforms:
     """Plans, with their scratch, for the spectrum of a tile and back.
 
@@ -91,14 +102,7 @@ class TileTransforms:
         self.tile = pyfftw.empty_aligned((rows, cols), dtype)
         complex_dtype = np.result_type(dtype, np.complex64)
         self.spectrum = pyfftw.empty_aligned((rows, cols // 2 + 1), complex_dtype)
-        arrays = self.tile, self.spectrum
-        plan = partial(pyfftw.FFTW, axes=(0, 1), threads=1)
-        self.forward = plan(*arrays, flags=("FFTW_ESTIMATE",)).execute
-        self.inverse = plan(
-            *arrays[::-1],
-            direction="FFTW_BACKWARD",
-            flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
-        ).execute
+        self.forward, self.inverse = _there_and_back(self.tile, self.spectrum, (0, 1))
 
     @property
     def nbytes(self) -> int:
@@ -124,14 +128,9 @@ class ImageRowTransforms:
         length, count, wide, dtype = self.key = key
         self.rows = pyfftw.empty_aligned((count, length), dtype)
         self.spectra = pyfftw.zeros_aligned((count, wide), np.result_type(dtype, np.complex64))
-        arrays = self.rows, self.spectra[:, : length // 2 + 1]
-        plan = partial(pyfftw.FFTW, axes=(1,), threads=1)
-        self.forward = plan(*arrays, flags=("FFTW_ESTIMATE",)).execute
-        self.inverse = plan(
-            *arrays[::-1],
-            direction="FFTW_BACKWARD",
-            flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
-        ).execute
+        self.forward, self.inverse = _there_and_back(
+            self.rows, self.spectra[:, : length // 2 + 1], (1,)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -158,14 +157,7 @@ class ImageColumnTransforms:
         complex_dtype = np.result_type(dtype, np.complex64)
         self.panel = pyfftw.empty_aligned((length, count), complex_dtype)
         self.lines = pyfftw.empty_aligned((count, length), complex_dtype)
-        arrays = self.panel, self.lines.T
-        plan = partial(pyfftw.FFTW, axes=(0,), threads=1)
-        self.forward = plan(*arrays, flags=("FFTW_ESTIMATE",)).execute
-        self.inverse = plan(
-            *arrays[::-1],
-            direction="FFTW_BACKWARD",
-            flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
-        ).execute
+        self.forward, self.inverse = _there_and_back(self.panel, self.lines.T, (0,))
 
     @property
     def nbytes(self) -> int:

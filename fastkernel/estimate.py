@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fastkernel._checks import as_choice, as_kernel_shape, as_pairs, as_workers
-from fastkernel._lazy import LazyImage
 from fastkernel._typing import Images, Progress, Shape
 from fastkernel.background import (
     BackgroundSums,
@@ -26,7 +25,7 @@ from fastkernel.normal import NormalEquations, as_engine, equations_of, matched_
 from fastkernel.options import Options, Ridge
 from fastkernel.solvers import Factor
 from fastkernel.solving import solve_equations
-from fastkernel.sweeps import held
+from fastkernel.sweeps import held, in_memory
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -246,7 +245,7 @@ def estimate_kernel(
     if method == "fft":
         from fastkernel.spectral import fit_spectral
 
-        images = [(_whole(x), _whole(y)) for x, y in as_pairs(source, result, channel_axis)]
+        images = [(in_memory(x), in_memory(y)) for x, y in as_pairs(source, result, channel_axis)]
         return fit_spectral(images, kernel_shape, **chosen, workers=threads, callback=callback)
     shape = as_kernel_shape(kernel_shape)
     pairs = matched_pairs(source, result, shape, chosen.pop("boundary"), channel_axis)
@@ -274,10 +273,6 @@ def _arguments_of(method: str, asked: dict[str, Any]) -> dict[str, Any]:
             msg = f"{name} goes with method={methods}, got method={method!r}; leave it out"
             raise ValueError(msg)
     return {name: asked[name] for name in _TAKES[method]}
-
-
-def _whole(image: Any) -> Any:
-    return image[:, :] if isinstance(image, LazyImage) else image
 
 
 def _least_squares(

@@ -103,7 +103,7 @@ class KernelFit:
         boundary: str = "zero",
         workers: int | None = None,
     ) -> FloatArray:
-        """Convolve an image with the kernel.
+        """Convolve an image with the kernel; a fitted background is not added.
 
         Parameters
         ----------
@@ -113,8 +113,8 @@ class KernelFit:
             Which pixels to return: those that need none beyond the frame, as many as the source
             has, or all that the source reaches.
         boundary : str, optional
-            What stands beyond the frame for ``mode="same"``: "zero", "circular", "replicate",
-            "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+            What stands beyond the frame, but for ``mode="valid"``: "zero", "circular",
+            "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
         workers : int, optional
             Threads to use, every usable core when None.
 

@@ -148,10 +148,11 @@ def used_images(pairs: Sequence[Pair]) -> Iterator[tuple[str, AnyArray, Shape]]:
         yield f"result{index}", used, window.result_origin
 
 
+def in_memory(image: AnyArray) -> AnyArray:
+    """Return an image as an array, read as a whole where it is read by slices."""
+    return image[:, :] if isinstance(image, LazyImage) else image
+
+
 def held(pairs: Sequence[Pair]) -> list[Pair]:
     """Return pairs whose images are in memory, for methods that read them again and again."""
-
-    def in_memory(image: AnyArray) -> AnyArray:
-        return image[:, :] if isinstance(image, LazyImage) else image
-
     return [Pair(in_memory(pair.source), in_memory(pair.result), pair.window) for pair in pairs]

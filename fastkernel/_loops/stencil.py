@@ -57,7 +57,7 @@ class _Block:
     """Emits the code that correlates one block of outputs, its sums held in registers.
 
     Written as a plain loop the sums would go to memory and back for every tap or every few: 12 to
-    50 thousand million multiply-adds a second on two cores where this reaches 75 on one
+    50 thousand million multiply-adds a second on two cores where this reaches 73 on one
     (float32). The vectors are plain LLVM vectors, so any processor can run them.
     """
 
