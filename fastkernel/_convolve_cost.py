@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
+from fastkernel._loops import circular
 from fastkernel._typing import Shape
 
 ENGINES = ("direct", "separable", "fft")
@@ -17,25 +18,28 @@ ENGINES = ("direct", "separable", "fft")
 _DIRECT = {4: (0.8, 0.0135), 8: (1.6, 0.027)}
 _SEPARABLE = {4: (1.1, 0.022), 8: (2.3, 0.055)}
 
-# The same: nanoseconds a point of a tile that is transformed there and back; a tile, and a call.
-_FFT = {4: 5.5, 8: 8.5}
-_FFT_TILE, _FFT_CALL = 25_000, 100_000
+# The same: nanoseconds a point of two tiles that are convolved together; a pair, and a call.
+_FFT = {4: 2.9, 8: 5.2}
+_FFT_PAIR, _FFT_CALL = 20_000, 60_000
 
-# Bytes from which on a tile takes more time: with its spectrum and the kernel's it leaves a 2 MB
-# second-level cache, at first by a part.
-_SLOWER = {640 << 10: 1.15, 3 << 20: 2.0}
+# The same: nanoseconds a pixel of an image that is written and read again.
+_STORED = {4: 1.6, 8: 3.2}
 
-# Lengths that FFTW transforms well; the last is doubled for larger kernels.
-_LENGTHS = (8, 16, 32, 64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
+# Bytes from which on a tile takes more time: two of them, their transposes and the kernel's
+# spectrum take six times as many, and leave the caches one by one.
+_SLOWER = {128 << 10: 1.15, 256 << 10: 1.3, 768 << 10: 1.8, 1536 << 10: 2.2, 3 << 20: 3.5}
 
 
-def _lengths(window: int, taps: int) -> list[int]:
+def _lengths(window: int, taps: int, itemsize: int) -> list[int]:
     """Return the lengths of tiles to choose from, along one axis."""
-    lengths = list(_LENGTHS)
-    while lengths[-1] < 2 * taps:
-        lengths.append(2 * lengths[-1])
-    enough = next((n for n in lengths if n >= window + taps - 1), lengths[-1])
-    return [n for n in lengths if taps <= n <= enough]
+    enough, n = window + taps - 1, circular.SHORTEST
+    lengths: list[int] = []
+    while not lengths or lengths[-1] < min(enough, 2 * max(taps, 512)):
+        lengths += [
+            k for k in (n, 3 * n // 2) if k >= taps and circular.is_length(k, f"f{itemsize}")
+        ]
+        n *= 2
+    return lengths
 
 
 def _tiles_time(window_shape: Shape, kernel_shape: Shape, itemsize: int, lengths: Shape) -> float:
@@ -46,7 +50,7 @@ def _tiles_time(window_shape: Shape, kernel_shape: Shape, itemsize: int, lengths
         -(-window // (n - taps + 1))
         for window, n, taps in zip(window_shape, lengths, kernel_shape, strict=True)
     )
-    return tiles * (_FFT_TILE + points * _FFT[itemsize] * slower)
+    return (tiles + 1) // 2 * (_FFT_PAIR + points * _FFT[itemsize] * slower)
 
 
 @lru_cache(256)
@@ -56,13 +60,30 @@ def fft_lengths(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Shap
     Examples
     --------
     >>> fft_lengths((300, 300), (31, 31), 4)
-    (384, 384)
+    (192, 192)
     """
-    rows, cols = map(_lengths, window_shape, kernel_shape)
+    rows, cols = (
+        _lengths(*sides, itemsize) for sides in zip(window_shape, kernel_shape, strict=True)
+    )
     return min(
         ((n0, n1) for n0 in rows for n1 in cols),
         key=lambda n: _tiles_time(window_shape, kernel_shape, itemsize, n),
     )
+
+
+def round_trip_pays(
+    image_shape: Shape, kernel_shape: Shape, itemsize: int, *, separable: bool
+) -> bool:
+    """Tell whether a correlation and its adjoint take less time tile by tile, by transforms.
+
+    What is found in between then needs no memory, but tiles overlap twice as far.
+    """
+    twice = 2 * kernel_shape[0] - 1, 2 * kernel_shape[1] - 1
+    lengths = fft_lengths(image_shape, twice, itemsize)
+    together = 2 * _tiles_time(image_shape, twice, itemsize, lengths)
+    times = engine_times(image_shape, kernel_shape, itemsize)
+    apart = 2 * min(time for name, time in times.items() if separable or name != "separable")
+    return together < apart + math.prod(image_shape) * _STORED[itemsize]
 
 
 @lru_cache(256)

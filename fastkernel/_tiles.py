@@ -65,9 +65,12 @@ def split(length: int, most: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + most, length)
 
 
-def shares(items: Sequence[T], most: int) -> list[Sequence[T]]:
-    """Return ``items`` in at most ``most`` consecutive parts of nearly one size."""
-    size = max(1, -(-len(items) // most))
+def shares(items: Sequence[T], most: int, together: int = 1) -> list[Sequence[T]]:
+    """Return ``items`` in at most ``most`` consecutive parts, of nearly one size.
+
+    All parts but the last hold a multiple of ``together``.
+    """
+    size = together * max(1, -(-len(items) // (most * together)))
     return [items[start:stop] for start, stop in split(len(items), size)]
 
 

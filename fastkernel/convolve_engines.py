@@ -5,18 +5,17 @@ loops and the plans see nothing else. An output depends on its tile alone, so ne
 of workers nor the layout of an array changes a bit of it.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastkernel import _fft, _tiles
+from fastkernel import _tiles
 from fastkernel._borders import load
 from fastkernel._convolve_cost import engine_times, fft_lengths
-from fastkernel._loops import stencil
+from fastkernel._loops import circular, stencil
 from fastkernel._typing import AnyArray, Shape
 from fastkernel._windows import Window
 
@@ -33,10 +32,17 @@ THREADED_TIME = 300_000
 
 
 class Plane(NamedTuple):
-    """An image, and the array of the window's shape that takes its correlation."""
+    """An image, and the array of the window's shape that takes its correlation, if one does."""
 
     image: AnyArray
-    out: AnyArray
+    out: AnyArray | None = None
+
+
+# Takes the beginning of an array, the outputs of a tile: ``take(found, tile, scratch)``.
+Take = Callable[[AnyArray, _tiles.Tile, _tiles.Scratch], None]
+
+# Overwrites a part of the outputs: ``change(found, shape, origin, tile)``, see `RoundTrip`.
+Change = Callable[[AnyArray, Shape, Shape, _tiles.Tile], object]
 
 
 class Factors(NamedTuple):
@@ -98,15 +104,16 @@ class Correlation:
         Finite.
     window : Window
         The outputs, and what they are made of.
-    then : callable, optional
-        Called as ``then(tile, scratch)`` when a tile of the outputs of one plane is done, while
-        it stands in the cache; from several threads at once.
+    take : callable, optional
+        What takes the outputs of a tile, which begin ``found``, while they stand in the cache, in
+        place of a plane's ``out``; called as ``take(found, tile, scratch)`` from several threads
+        at once. It may overwrite ``found``.
     """
 
     planes: Sequence[Plane]
     taps: AnyArray
     window: Window
-    then: Callable[[_tiles.Tile, _tiles.Scratch], None] | None = None
+    take: Take | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -145,13 +152,13 @@ class Correlation:
             first, second, _ = sorted(times, key=lambda name: times[name])
             engine = second if first == "separable" and self.factors is None else first
         make = {"direct": self._direct, "separable": self._separable, "fft": self._fft}[engine]
-        tile_shape, work = make()
-        tiles = _tiles.Tiles(self.window.shape, tile_shape)
+        way = make()
+        tiles = _tiles.Tiles(self.window.shape, way.tile_shape)
         share = max(1, MAX_JOBS // len(self.planes))
         jobs = [
-            _Job(plane, part, work, self.then)
+            _Job(plane, part, way)
             for plane in self.planes
-            for part in _tiles.shares(tiles, share)
+            for part in _tiles.shares(tiles, share, way.together)
         ]
         if times[engine] * len(self.planes) < THREADED_TIME:
             workers = 1
@@ -175,17 +182,21 @@ class Correlation:
     def _correlate(
         self, x: AnyArray, taps: AnyArray, plane: Plane, tile: _tiles.Tile, scratch: _tiles.Scratch
     ) -> None:
-        """Write the correlation of ``x`` into a tile of any output."""
+        """Write the correlation of ``x`` into a tile of any output, or have it taken."""
         (top, left, height, width), out = tile, plane.out
-        if out.flags.c_contiguous and out.flags.aligned and out.dtype.isnative:
+        if out is not None and _plain(out):
             stencil.correlate_tile(x, taps, (height, width), out, top, left)
             return
         found = scratch.array("found", (height, width), self.dtype)
         stencil.correlate_tile(x, taps, (height, width), found, 0, 0)
-        out[top : top + height, left : left + width] = found
+        if self.take is not None:
+            self.take(found, tile, scratch)
+        elif out is not None:
+            out[top : top + height, left : left + width] = found
 
-    def _direct(self) -> "tuple[Shape, _Work]":
-        def work(plane: Plane, tile: _tiles.Tile, scratch: _tiles.Scratch) -> bool:
+    def _direct(self) -> "_Way":
+        def work(plane: Plane, tiles: Sequence[_tiles.Tile], scratch: _tiles.Scratch) -> bool:
+            (tile,) = tiles
             x = self._loaded(plane, tile, scratch)
             self._correlate(x, self.taps, plane, tile, scratch)
             return True
@@ -194,13 +205,14 @@ class Correlation:
         cols = self.window.shape[1]
         # Tiles of one width; of a narrow image taller ones.
         even = -(-cols // -(-cols // width))
-        return (height * max(1, min(4, width // cols)), even), work
+        return _Way((height * max(1, min(4, width // cols)), even), work)
 
-    def _separable(self) -> "tuple[Shape, _Work]":
+    def _separable(self) -> "_Way":
         p, q = self.kernel_shape
         column, row = map(np.ascontiguousarray, self.factors or ())
 
-        def work(plane: Plane, tile: _tiles.Tile, scratch: _tiles.Scratch) -> bool:
+        def work(plane: Plane, tiles: Sequence[_tiles.Tile], scratch: _tiles.Scratch) -> bool:
+            (tile,) = tiles
             x = self._loaded(plane, tile, scratch)
             height, cols = tile[2], tile[3] + q - 1
             between = scratch.array("between", (height, x.shape[1]), self.dtype)
@@ -208,39 +220,171 @@ class Correlation:
             self._correlate(between, row, plane, tile, scratch)
             return True
 
-        return (max(TILE_SHAPE[0], p), min(TILE_SHAPE[1], SEPARABLE_WIDTH)), work
+        return _Way((max(TILE_SHAPE[0], p), min(TILE_SHAPE[1], SEPARABLE_WIDTH)), work)
 
-    def _fft(self) -> "tuple[Shape, _Work]":
+    def _fft(self) -> "_Way":
         p, q = self.kernel_shape
         lengths = fft_lengths(self.window.shape, self.kernel_shape, self.dtype.itemsize)
-        with _fft.borrowed_tile_transforms(lengths, self.dtype) as plan:
-            plan.tile[:] = 0
-            plan.tile[:p, :q] = self.taps
-            plan.forward()
-            spectrum = plan.spectrum.conj() / self.dtype.type(math.prod(lengths))
+        pair = TilePair(lengths, self.dtype)
+        spectrum = pair.spectrum(self.taps)
 
-        def work(plane: Plane, tile: _tiles.Tile, scratch: _tiles.Scratch) -> bool:  # noqa: ARG001
-            top, left, height, width = tile
-            rows, cols = height + p - 1, width + q - 1
-            with (
-                _fft.borrowed_tile_transforms(lengths, self.dtype) as plan,
-                np.errstate(over="ignore", invalid="ignore"),
-            ):
-                plan.tile[rows:] = 0
-                plan.tile[:rows, cols:] = 0
-                self._load(plane, tile, plan.tile[:rows, :cols])
-                plan.forward()
-                np.multiply(plan.spectrum, spectrum, out=plan.spectrum)
-                plan.inverse()
-                # What wraps around lies beyond the tile.
-                found = plan.tile[:height, :width]
-                plane.out[top : top + height, left : left + width] = found
-                return bool(np.isfinite(found).all())
+        def work(plane: Plane, tiles: Sequence[_tiles.Tile], scratch: _tiles.Scratch) -> bool:
+            arrays = pair.arrays(scratch)
+            for i in range(2):
+                rows = cols = 0
+                if i < len(tiles):
+                    rows, cols = tiles[i][2] + p - 1, tiles[i][3] + q - 1
+                    self._load(plane, tiles[i], arrays.pair[i, :rows, :cols])
+                arrays.pair[i, rows:] = 0
+                arrays.pair[i, :rows, cols:] = 0
+            pair.correlate(arrays, spectrum)
+            fine = True
+            for found, tile in zip(arrays.pair, tiles, strict=False):
+                if self.take is not None:
+                    self.take(found, tile, scratch)
+                elif plane.out is not None:
+                    fine &= _written(found, plane.out, tile)
+            return fine
 
-        return (lengths[0] - p + 1, lengths[1] - q + 1), work
+        return _Way((lengths[0] - p + 1, lengths[1] - q + 1), work, together=2)
 
 
-_Work = Callable[[Plane, _tiles.Tile, _tiles.Scratch], bool]
+@dataclass(frozen=True)
+class RoundTrip:
+    """A "valid" correlation, a change of what it finds, and the adjoint of the correlation.
+
+    Both are done with a tile while it stands in the cache, by transforms; what is found in between
+    is nowhere stored.
+
+    Attributes
+    ----------
+    taps : (p, q) float32 or float64 array
+        Finite.
+    shape : (int, int)
+        Of the image, (M, N); what is found in between has (M - p + 1, N - q + 1).
+    """
+
+    taps: AnyArray
+    shape: Shape
+
+    @cached_property
+    def _lengths(self) -> Shape:
+        p, q = self.taps.shape
+        return fft_lengths(self.shape, (2 * p - 1, 2 * q - 1), self.taps.itemsize)
+
+    @cached_property
+    def _both(self) -> "TilePair":
+        return TilePair(self._lengths, self.taps.dtype)
+
+    @cached_property
+    def _spectra(self) -> tuple[AnyArray, AnyArray]:
+        return self._both.spectrum(self.taps), self._both.spectrum(self.taps[::-1, ::-1])
+
+    def run(
+        self,
+        image: AnyArray,
+        change: Change,
+        take: Take,
+        workers: int,
+    ) -> None:
+        """Do it.
+
+        Parameters
+        ----------
+        image : (M, N) array
+            Finite.
+        change : callable
+            ``change(found, shape, origin, tile)`` overwrites the first rows and columns of
+            ``found``, a part of what is found that begins at ``origin``, which may lie beyond its
+            frame; what lies beyond is to become 0. Parts overlap; ``tile``, as far as it lies
+            inside the frame, belongs to no other.
+        take : callable
+            Takes the beginning of an array, the outcome in a tile of the image.
+        workers : int
+            Threads to use. The outcome is the same bit for bit.
+        """
+        (m, n), (p, q) = self._lengths, self.taps.shape
+        both, (there, back) = self._both, self._spectra
+        tiles = _tiles.Tiles(self.shape, (m - 2 * p + 2, n - 2 * q + 2))
+
+        def work(
+            some: Sequence[_tiles.Tile], scratch: _tiles.Scratch, stopped: Callable[[], bool]
+        ) -> None:
+            for first, last in _tiles.split(len(some), 2):
+                if stopped():
+                    break
+                arrays = both.arrays(scratch)
+                arrays.pair[last - first :] = 0
+                parts = list(zip(arrays.pair, some[first:last], strict=False))
+                origins = [(top - p + 1, left - q + 1) for _, (top, left, *_) in parts]
+                for (part, _), origin in zip(parts, origins, strict=True):
+                    load(image, origin, "zero", part[:, :n])
+                both.correlate(arrays, there)
+                for (part, tile), origin in zip(parts, origins, strict=True):
+                    change(part, (m, n), origin, tile)
+                both.correlate(arrays, back)
+                for part, tile in parts:
+                    take(part, tile, scratch)
+
+        jobs = [partial(work, part) for part in _tiles.shares(tiles, MAX_JOBS, 2)]
+        _tiles.run(jobs, _tiles.Scratch, workers)
+
+
+class _Arrays(NamedTuple):
+    """Two tiles side by side, their transposes, and a panel of columns."""
+
+    pair: AnyArray
+    between: AnyArray
+    panel: AnyArray
+
+
+class TilePair:
+    """The circular correlation of two tiles at a time.
+
+    Parameters
+    ----------
+    lengths : (int, int)
+        Rows and columns of a tile, as `circular.is_length` allows.
+    dtype : dtype
+        float32 or float64.
+    """
+
+    def __init__(self, lengths: Shape, dtype: np.dtype[Any]) -> None:
+        self._lengths, self._dtype = lengths, dtype
+        self._passes = circular.passes(lengths[0], dtype), circular.passes(lengths[1], dtype)
+
+    def arrays(self, scratch: _tiles.Scratch) -> _Arrays:
+        """Return what `correlate` works in."""
+        (m, n), dtype, width = self._lengths, self._dtype, circular.lanes(self._dtype)
+        # A vector more in a row: no stride at which rows compete for places in the cache.
+        return _Arrays(
+            scratch.array("pair", (2, m, n + width), dtype),
+            scratch.array("between", (2, n, m + width), dtype),
+            scratch.array("panel", (2, max(m, n), width), dtype),
+        )
+
+    def spectrum(self, taps: AnyArray) -> AnyArray:
+        """Return what `correlate` takes for taps."""
+        (m, n), (p, q) = self._lengths, taps.shape
+        arrays = self.arrays(_tiles.Scratch())
+        # A correlation is a convolution with the taps turned around the first one.
+        turned = -np.arange(p)[:, None], (-np.arange(q)) % n
+        arrays.pair[0][turned] = taps / self._dtype.type(m * n)
+        out = np.empty((2, m * n), self._dtype)
+        circular.transform_pair(*arrays, *self._passes, out)
+        return out
+
+    def correlate(self, arrays: _Arrays, spectrum: AnyArray) -> None:
+        """Correlate both tiles in place; what wraps around stands in the last rows and columns."""
+        circular.convolve_pair(*arrays, *self._passes, spectrum)
+
+
+class _Way(NamedTuple):
+    """How an engine works: on tiles of a shape, so many of them at a time."""
+
+    tile_shape: Shape
+    work: Callable[[Plane, Sequence[_tiles.Tile], _tiles.Scratch], bool]
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,15 +393,28 @@ class _Job:
 
     plane: Plane
     tiles: Sequence[_tiles.Tile]
-    work: _Work
-    then: Callable[[_tiles.Tile, _tiles.Scratch], None] | None
+    way: _Way
 
     def __call__(self, scratch: _tiles.Scratch, stopped: Callable[[], bool]) -> bool:
         fine = True
-        for tile in self.tiles:
-            if stopped():
-                break
-            fine &= self.work(self.plane, tile, scratch)
-            if self.then is not None:
-                self.then(tile, scratch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first, last in _tiles.split(len(self.tiles), self.way.together):
+                if stopped():
+                    break
+                fine &= self.way.work(self.plane, self.tiles[first:last], scratch)
         return fine
+
+
+def _written(found: AnyArray, out: AnyArray, tile: _tiles.Tile) -> bool:
+    """Write the beginning of ``found`` into a tile of any output; tell whether it is finite."""
+    top, left, height, width = tile
+    if _plain(out):
+        return bool(circular.write_tile(found, (height, width), out, top, left))
+    inside = found[:height, :width]
+    out[top : top + height, left : left + width] = inside
+    return bool(np.isfinite(inside).all())
+
+
+def _plain(out: AnyArray) -> bool:
+    """Return whether loops can write into an array."""
+    return out.flags.c_contiguous and out.flags.aligned and out.dtype.isnative

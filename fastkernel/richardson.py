@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastkernel import _tiles
 from fastkernel._checks import as_channels, as_count, as_image, as_penalty, as_workers
+from fastkernel._convolve_cost import round_trip_pays
 from fastkernel._loops import restoration as loops
 from fastkernel._restore_checks import (
     as_border,
@@ -23,7 +24,15 @@ from fastkernel._tiles import Scratch, Tile
 from fastkernel._typing import AnyArray, Boundary, FloatArray, Progress, Shape
 from fastkernel._windows import Window, centre, window_of_mode
 from fastkernel.convolution import as_taps, convolve_adjoint
-from fastkernel.convolve_engines import TILE_SHAPE, Correlation, Plane
+from fastkernel.convolve_engines import (
+    TILE_SHAPE,
+    Change,
+    Correlation,
+    Plane,
+    RoundTrip,
+    Take,
+    rank_one_factors,
+)
 
 # Share of the largest sensitivity below which a pixel beyond the frame stays as it starts: the
 # data hardly see it, and in float32 transforms would leave it to rounding.
@@ -32,14 +41,12 @@ UNSEEN = 1e-3
 # Least length of gradients that counts in full, as a share of the largest pixel.
 _FLAT = 1e-6
 
-Then = Callable[[Tile, Scratch], None]
 
-
-def _each_tile(then: Then, shape: Shape, workers: int) -> None:
+def _each_tile(act: Callable[[Tile, Scratch], None], shape: Shape, workers: int) -> None:
     """Work on every tile of an image."""
 
     def work(tile: Tile, scratch: Scratch, stopped: Callable[[], bool]) -> None:  # noqa: ARG001
-        then(tile, scratch)
+        act(tile, scratch)
 
     jobs = [partial(work, tile) for tile in _tiles.Tiles(shape, TILE_SHAPE)]
     _tiles.run(jobs, Scratch, workers)
@@ -67,6 +74,8 @@ class Blur:
         Rows and columns of the unknown image.
     frame : (slice, slice)
         Where the data's frame stands in it.
+    in_one_go : bool
+        Whether `round_trip` takes less time than `forward` and `backward`.
     """
 
     def __init__(
@@ -90,24 +99,55 @@ class Blur:
             self._backward = Window((-i, -j), (0, 0), shape, rule)
             self._rule = None if rule in ("zero", "circular") else rule
         self.frame = slice(top, top + m), slice(left, left + n)
+        self._round_trip = RoundTrip(self._forward_taps, self.grid)
+        self.in_one_go = boundary == "unknown" and round_trip_pays(
+            self.grid,
+            (p, q),
+            dtype.itemsize,
+            separable=rank_one_factors(self._forward_taps) is not None,
+        )
 
-    def forward(self, estimate: AnyArray, out: AnyArray, then: Then) -> None:
-        """Blur an estimate, and do something with every tile of the outcome."""
-        planes = [Plane(estimate, out)]
-        work = Correlation(planes, self._forward_taps, self._forward, then)
+    def round_trip(self, estimate: AnyArray, change: Change, take: Take) -> None:
+        """Blur an estimate, change the outcome, apply the adjoint, and have every tile taken."""
+        self._round_trip.run(estimate, change, take, self._workers)
+
+    def forward(self, estimate: AnyArray, change: Change, out: AnyArray) -> None:
+        """Blur an estimate, change every tile of the outcome, and write it."""
+
+        def write(found: AnyArray, tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+            top, left, height, width = tile
+            change(found, (height, width), (top, left), tile)
+            out[top : top + height, left : left + width] = found[:height, :width]
+
+        work = Correlation([Plane(estimate)], self._forward_taps, self._forward, write)
         work.run("auto", self._workers)
 
-    def backward(self, ratio: AnyArray, out: AnyArray, then: Then) -> None:
-        """Apply the adjoint, and do something with every tile of the outcome."""
+    def backward(self, ratio: AnyArray, take: Take) -> None:
+        """Apply the adjoint, and have every tile of the outcome taken."""
         if self._rule is None:
-            planes = [Plane(ratio, out)]
-            work = Correlation(planes, self._backward_taps, self._backward, then)
+            work = Correlation([Plane(ratio)], self._backward_taps, self._backward, take)
             work.run("auto", self._workers)
             return
-        out[...] = convolve_adjoint(
-            ratio, self._psf, self._shape, "same", self._rule, self._workers
-        )
-        _each_tile(then, self.grid, self._workers)
+        whole = convolve_adjoint(ratio, self._psf, self._shape, "same", self._rule, self._workers)
+
+        def act(tile: Tile, scratch: Scratch) -> None:
+            top, left, height, width = tile
+            found = scratch.array("found", (height, width), whole.dtype)
+            np.copyto(found, whole[top : top + height, left : left + width])
+            take(found, tile, scratch)
+
+        _each_tile(act, self.grid, self._workers)
+
+    def sensitivity(self, weights: AnyArray) -> AnyArray:
+        """Return the adjoint of the weights: how much the data see of every pixel."""
+        out = np.empty(self.grid, weights.dtype)
+
+        def write(found: AnyArray, tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+            top, left, height, width = tile
+            out[top : top + height, left : left + width] = found[:height, :width]
+
+        self.backward(weights, write)
+        return out
 
 
 def _trimmed(psf: FloatArray) -> FloatArray:
@@ -119,6 +159,34 @@ def _trimmed(psf: FloatArray) -> FloatArray:
     return psf
 
 
+class _Reciprocal:
+    """The reciprocal of the sensitivity, of which most tiles need but one number.
+
+    Parameters
+    ----------
+    sensitivity : (M, N) array
+        Overwritten.
+    seen : (M, N) bool array
+        Where it is used; 0 elsewhere.
+    """
+
+    def __init__(self, sensitivity: AnyArray, seen: AnyArray) -> None:
+        self._whole = np.divide(1, sensitivity, out=sensitivity, where=seen)
+        self._whole[~seen] = 0
+        self._by_tile: dict[Tile, AnyArray] = {}
+
+    def of(self, tile: Tile) -> AnyArray:
+        """Return all reciprocals, or the one of a tile in which they differ by rounding alone."""
+        found = self._by_tile.get(tile)
+        if found is None:
+            top, left, height, width = tile
+            part = self._whole[top : top + height, left : left + width]
+            low, high = part.min(), part.max()
+            same = low > 0 and high - low <= 64 * np.finfo(part.dtype).eps * high
+            found = self._by_tile[tile] = np.full((1, 1), part.mean()) if same else self._whole
+        return found
+
+
 class _Options(NamedTuple):
     """The tuning of `richardson_lucy`, checked."""
 
@@ -128,10 +196,6 @@ class _Options(NamedTuple):
     tol: float | None
     noise: float | Literal["poisson"] | None
     workers: int
-
-
-def _ignore(tile: Tile, scratch: Scratch) -> None:
-    pass
 
 
 def _restored(
@@ -162,13 +226,11 @@ def _restored(
     blur = Blur(taps, data.shape, boundary, dtype, options.workers)
     floor = dtype.type(np.finfo(dtype).eps)
     ratio = np.ones(data.shape, dtype) if shares is None else shares.copy()
-    sensitivity = np.empty(blur.grid, dtype)
-    blur.backward(ratio, sensitivity, _ignore)
+    sensitivity = blur.sensitivity(ratio)
     seen = sensitivity > UNSEEN * sensitivity.max()
     total = float(data.size) if shares is None else float(shares.sum(dtype=float))
     mean = float(data.sum(dtype=float)) / total
-    inverse = np.divide(1, sensitivity, out=sensitivity, where=seen)
-    inverse[~seen] = 0
+    inverse = _Reciprocal(sensitivity, seen)
     if options.noise == "poisson":
         target = total / (2 * scale)
     else:
@@ -183,31 +245,44 @@ def _restored(
         point = estimate.copy()
     before, factor = 0.0, dtype.type(0)
 
-    def divide(tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
-        if options.noise == "poisson":
-            misfits[tile] = loops.poisson_misfit(data, shares, tile, float(floor), ratio)
-        elif options.noise is not None:
-            misfits[tile] = loops.squared_misfit(data, shares, tile, ratio)
-        loops.divide(data, tile, floor, ratio)
+    def divide(blurred: AnyArray, shape: Shape, origin: Shape, tile: Tile) -> None:
+        if options.noise is not None:
+            misfits[tile] = misfit(blurred, origin, tile)
+        loops.divide(blurred, shape, origin, data, floor)
 
-    def update(tile: Tile, scratch: Scratch) -> None:
+    def misfit(blurred: AnyArray, origin: Shape, tile: Tile) -> float:
+        top, left, height, width = tile
+        height, width = min(height, data.shape[0] - top), min(width, data.shape[1] - left)
+        if height <= 0 or width <= 0:
+            return 0.0
+        inside = blurred, (top - origin[0], left - origin[1]), data, shares
+        tile = top, left, height, width
+        if options.noise == "poisson":
+            return float(loops.poisson_misfit(*inside, tile, float(floor)))
+        return float(loops.squared_misfit(*inside, tile))
+
+    def update(correlated: AnyArray, tile: Tile, scratch: Scratch) -> None:
         if options.damping:
             lines = scratch.array("lines", (3, tile[3] + 1))
-            loops.damp(point, options.damping, _FLAT, tile, lines, older)
-        if step is None:
-            sums[tile] = loops.update(point, inverse, tile, older)
-        else:
-            sums[tile] = loops.update_step(point, inverse, tile, step, older)
+            loops.damp(point, options.damping, _FLAT, tile, lines, correlated)
+        found = loops.update(correlated, point, inverse.of(tile), tile, older)
+        if step is not None:
+            found += (loops.compare_step(point, older, tile, step),)
+        sums[tile] = found
 
     def extrapolate(tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
         loops.extrapolate(estimate, older, factor, tile, point)
 
     for done in range(1, options.num_iter + 1):
-        blur.forward(point, ratio, divide)
+        if blur.in_one_go:
+            blur.round_trip(point, divide, update)
+        else:
+            blur.forward(point, divide, ratio)
         if target >= 0 and math.fsum(misfits.values()) <= target:
             estimate = point
             break
-        blur.backward(ratio, older, update)
+        if not blur.in_one_go:
+            blur.backward(ratio, update)
         # Sums that are rounded once do not depend on the order of the tiles.
         squares, size, *product = map(math.fsum, zip(*sums.values(), strict=True))
         estimate, older = older, estimate

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -16,6 +18,13 @@ def rng():
 def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
     from fastkernel import convolve_engines, engines, gather
+    from fastkernel._loops import circular
+
+    def shortest_lengths(window_shape, kernel_shape, itemsize):
+        return tuple(
+            next(n for n in itertools.count(k + 2) if circular.is_length(n, f"f{itemsize}"))
+            for k in kernel_shape
+        )
 
     monkeypatch.setattr(engines, "TILE_SHAPES", dict.fromkeys(engines.TILE_SHAPES, (3, 5)))
     monkeypatch.setattr(engines, "SEGMENT", 4)
@@ -27,8 +36,4 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(convolve_engines, "TILE_SHAPE", (3, 5))
     monkeypatch.setattr(convolve_engines, "MAX_JOBS", 5)
     monkeypatch.setattr(convolve_engines, "THREADED_TIME", 0)
-    monkeypatch.setattr(
-        convolve_engines,
-        "fft_lengths",
-        lambda window_shape, kernel_shape, itemsize: (kernel_shape[0] + 2, kernel_shape[1] + 4),
-    )
+    monkeypatch.setattr(convolve_engines, "fft_lengths", shortest_lengths)

@@ -108,15 +108,44 @@ def test_tiles_weights_and_damping(boundary, accelerated, rng, tiny):
     assert_allclose(got, want, rtol=1e-9)
 
 
-@pytest.mark.parametrize("engine", ["direct", "fft"])
-def test_every_engine(engine, rng, tiny, monkeypatch):
-    run = convolve_engines.Correlation.run
-    monkeypatch.setattr(
-        convolve_engines.Correlation, "run", lambda self, _, workers: run(self, engine, workers)
-    )
-    y, psf = rng.random((9, 8)), rng.random((3, 3))
-    got = richardson_lucy(y, psf, 5, acceleration=False)
-    assert_allclose(got, transcription(y, psf, 5, "unknown"), rtol=1e-9)
+@pytest.fixture(params=["direct", "fft", "in one go"])
+def engine(request, tiny, monkeypatch):
+    """Convolve in one way, whatever is fastest."""
+    in_one_go, run = request.param == "in one go", convolve_engines.Correlation.run
+    if not in_one_go:
+        monkeypatch.setattr(
+            convolve_engines.Correlation,
+            "run",
+            lambda self, _, workers: run(self, request.param, workers),
+        )
+    monkeypatch.setattr(richardson, "round_trip_pays", lambda *shapes, **options: in_one_go)
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+@pytest.mark.parametrize("shapes", [((9, 8), (3, 3)), ((40, 51), (4, 2)), ((33, 7), (1, 6))])
+def test_every_engine(shapes, accelerated, engine, rng):
+    y, psf = rng.random(shapes[0]), rng.random(shapes[1])
+    options = {"weights": rng.random(y.shape), "damping": 0.02}
+    got = richardson_lucy(y, psf, 5, acceleration=accelerated, **options)
+    want = transcription(y, psf, 5, "unknown", accelerated=accelerated, **options)
+    assert_allclose(got, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.05, "poisson"])
+def test_every_engine_stops_at_the_same_iteration(noise, engine, rng):
+    psf = rng.random((3, 4)) + 0.1
+    y = naive.filtered(rng.random((40, 37)) + 1, psf / psf.sum(), "same", "symmetric")
+    y *= 200 if noise == "poisson" else 1
+    answer, done = counted(y, psf, 50, noise=noise, workers=1)
+    assert 0 < len(done) < 50
+    again = richardson_lucy(y, psf, 50, noise=noise, workers=3)
+    assert_array_equal(again, answer)
+    blurred = naive.filtered(answer, psf, "valid", "zero")
+    inside = y[1:-1, 2:-1]  # whose blur knows no border
+    if noise == "poisson":
+        assert 2 * poisson_misfit(inside, blurred) / inside.size < 1.1
+    else:
+        assert np.sqrt(np.square(blurred - inside).mean()) < 1.1 * noise
 
 
 @pytest.mark.jit

@@ -244,7 +244,7 @@ class _March:
             b.store(value, place, align=4)
 
 
-def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kinds, n, sums):  # noqa: ARG001
+def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kinds, n, sums):
     """March down a column of vectors and add its lagged products to ``sums``, kind by kind."""
     args = (x, y, *[types.intp] * 8, sums)
 

@@ -14,19 +14,21 @@ _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "
 
 
 @_loop
-def divide(data, tile, floor, out):
-    r"""Divide the data by the blurred estimate that stands in ``out``.
+def divide(blurred, shape, origin, data, floor):
+    r"""Divide data by a part of the blurred estimate, in its place.
 
     Parameters
     ----------
-    data : (m, n) float32 or float64 array
+    blurred : (>= height, >= width) float32 or float64 array
+        A part of the blurred estimate, overwritten by the ratio, 0 beyond the data; C order.
+    shape : (int, int)
+        ``(height, width)``.
+    origin : (int, int)
+        Row and column of its first pixel in ``data``; may lie beyond.
+    data : (m, n) array of blurred's dtype
         Weight times pixel, C order.
-    tile : (int, int, int, int)
-        ``(top, left, height, width)``.
     floor : float
         What a blurred pixel is at least, above 0, of data's type.
-    out : (m, n) array of data's dtype
-        The blurred estimate, overwritten in the tile; C order.
 
     Notes
     -----
@@ -34,23 +36,36 @@ def divide(data, tile, floor, out):
 
     Cost: a division a pixel.
     """
-    top, left, height, width = tile
-    for row in range(top, top + height):
-        y, x = data[row, left : left + width], out[row, left : left + width]
-        for c in range(width):
-            x[c] = y[c] / max(x[c], floor)
+    (top, left), (height, width), (m, n) = origin, shape, data.shape
+    first, last = max(0, -left), max(0, min(width, n - left))
+    first = min(first, last)
+    for row in range(height):
+        x = blurred[row, :width]
+        if top + row < 0 or top + row >= m:
+            x[:] = 0
+            continue
+        x[:first] = 0
+        x[last:] = 0
+        inside = x[first:last]
+        y = data[top + row, left + first : left + last]
+        for c in range(inside.size):
+            inside[c] = y[c] / max(inside[c], floor)
 
 
 @_loop
-def squared_misfit(data, weights, tile, blurred):
+def squared_misfit(blurred, at, data, weights, tile):
     r"""Return the weighted sum of squared residuals of a tile.
 
     Parameters
     ----------
-    data, weights, blurred : (m, n) float32 or float64 arrays
-        Weight times pixel, weight, and the blurred estimate; one dtype, C order.
+    blurred : (rows, cols) float32 or float64 array
+        A part of the blurred estimate, C order.
+    at : (int, int)
+        Row and column of the tile's first pixel in it.
+    data, weights : (m, n) arrays of blurred's dtype
+        Weight times pixel, and weight; C order.
     tile : (int, int, int, int)
-        ``(top, left, height, width)``.
+        ``(top, left, height, width)``, inside the data.
 
     Returns
     -------
@@ -65,10 +80,10 @@ def squared_misfit(data, weights, tile, blurred):
     """
     top, left, height, width = tile
     total = 0.0
-    for row in range(top, top + height):
-        y = data[row, left : left + width]
-        w = weights[row, left : left + width]
-        x = blurred[row, left : left + width]
+    for row in range(height):
+        x = blurred[at[0] + row, at[1] : at[1] + width]
+        y = data[top + row, left : left + width]
+        w = weights[top + row, left : left + width]
         for c in range(width):
             if w[c] > 0:
                 residual = np.float64(y[c]) - np.float64(w[c]) * x[c]
@@ -77,15 +92,12 @@ def squared_misfit(data, weights, tile, blurred):
 
 
 @_loop
-def poisson_misfit(data, weights, tile, floor, blurred):
+def poisson_misfit(blurred, at, data, weights, tile, floor):
     r"""Return the weighted Kullback-Leibler divergence of a tile from its data.
 
     Parameters
     ----------
-    data, weights, blurred : (m, n) float32 or float64 arrays
-        Weight times pixel, weight, and the blurred estimate; one dtype, C order.
-    tile : (int, int, int, int)
-        ``(top, left, height, width)``.
+    blurred, at, data, weights, tile : as in `squared_misfit`
     floor : float
         What a blurred pixel is at least, above 0.
 
@@ -102,10 +114,13 @@ def poisson_misfit(data, weights, tile, floor, blurred):
     """
     top, left, height, width = tile
     total = 0.0
-    for row in range(top, top + height):
-        for c in range(left, left + width):
-            y = np.float64(data[row, c])
-            model = np.float64(weights[row, c]) * max(np.float64(blurred[row, c]), floor)
+    for row in range(height):
+        x = blurred[at[0] + row, at[1] : at[1] + width]
+        counts = data[top + row, left : left + width]
+        w = weights[top + row, left : left + width]
+        for c in range(width):
+            y = np.float64(counts[c])
+            model = np.float64(w[c]) * max(np.float64(x[c]), floor)
             total += model - y
             if y > 0:
                 total += y * math.log(y / model)
@@ -113,18 +128,20 @@ def poisson_misfit(data, weights, tile, floor, blurred):
 
 
 @_loop
-def update(point, inverse_sensitivity, tile, out):
-    r"""Multiply a point by the correlated ratios that stand in ``out``.
+def update(correlated, point, inverse_sensitivity, tile, out):
+    r"""Multiply a point by the correlated ratios of a tile.
 
     Parameters
     ----------
-    point, inverse_sensitivity : (M, N) float32 or float64 arrays
+    correlated : (>= height, >= width) float32 or float64 array
+        The correlated ratios in the tile, C order.
+    point, inverse_sensitivity : (M, N) arrays of correlated's dtype
         What the ratios were found at, and the reciprocal of the PSF's sums over the data, 0 where
-        a pixel is left as it is; C order.
+        a pixel is left as it is; C order. A reciprocal of (1, 1) is that of all pixels.
     tile : (int, int, int, int)
         ``(top, left, height, width)``.
     out : (M, N) array of point's dtype
-        The correlated ratios, overwritten in the tile by the new estimate; C order.
+        Overwritten in the tile by the new estimate; C order.
 
     Returns
     -------
@@ -139,59 +156,57 @@ def update(point, inverse_sensitivity, tile, out):
     """
     top, left, height, width = tile
     squares, size, zero = 0.0, 0.0, point.dtype.type(0)
-    for row in range(top, top + height):
-        z = point[row, left : left + width]
-        a = inverse_sensitivity[row, left : left + width]
-        x = out[row, left : left + width]
+    uniform = inverse_sensitivity.size == 1
+    for row in range(height):
+        h = correlated[row, :width]
+        z, x = point[top + row, left : left + width], out[top + row, left : left + width]
+        if uniform:
+            factor = inverse_sensitivity[0, 0]
+            for c in range(width):
+                x[c] = z[c] * max(h[c], zero) * factor
+        else:
+            a = inverse_sensitivity[top + row, left : left + width]
+            for c in range(width):
+                x[c] = z[c] * max(h[c], zero) * a[c] if a[c] > 0 else z[c]
         for c in range(width):
-            found = z[c] * max(x[c], zero) * a[c] if a[c] > 0 else z[c]
-            change = np.float64(found) - z[c]
+            change = np.float64(x[c]) - z[c]
             squares += change * change
-            size += np.float64(found) * found
-            x[c] = found
+            size += np.float64(x[c]) * x[c]
     return squares, size
 
 
 @_loop
-def update_step(point, inverse_sensitivity, tile, step, out):
-    r"""Do what `update` does, and compare the step with the one before.
+def compare_step(point, newer, tile, step):
+    r"""Store the step of a tile, and compare it with the one before.
 
     Parameters
     ----------
-    point, inverse_sensitivity : (M, N) float32 or float64 arrays
-        As in `update`.
+    point, newer : (M, N) float32 or float64 arrays
+        Where the step began and where it led; C order.
     tile : (int, int, int, int)
         ``(top, left, height, width)``.
     step : (M, N) array of point's dtype
         The step before, overwritten in the tile by this one; C order.
-    out : (M, N) array of point's dtype
-        As in `update`.
 
     Returns
     -------
-    squares, size, product : float
-        Sums of squares of the step and of the new estimate, and of the products of both steps.
+    float
+        Sum of the products of both steps.
 
     Notes
     -----
-    Cost: seven operations a pixel.
+    Cost: two operations a pixel.
     """
     top, left, height, width = tile
-    squares, size, product, zero = 0.0, 0.0, 0.0, point.dtype.type(0)
+    product = 0.0
     for row in range(top, top + height):
-        z = point[row, left : left + width]
-        a = inverse_sensitivity[row, left : left + width]
+        z, x = point[row, left : left + width], newer[row, left : left + width]
         g = step[row, left : left + width]
-        x = out[row, left : left + width]
         for c in range(width):
-            found = z[c] * max(x[c], zero) * a[c] if a[c] > 0 else z[c]
-            change = found - z[c]
-            squares += np.float64(change) * change
+            change = x[c] - z[c]
             product += np.float64(change) * g[c]
-            size += np.float64(found) * found
             g[c] = change
-            x[c] = found
-    return squares, size, product
+    return product
 
 
 @_loop
@@ -240,8 +255,8 @@ def damp(point, amount, smallest, tile, lines, out):
         ``(top, left, height, width)``.
     lines : (3, > width) float64 array
         Scratch.
-    out : (M, N) array of point's dtype
-        Divided in the tile; C order.
+    out : (>= height, >= width) array of point's dtype
+        The correlated ratios in the tile, divided; C order.
 
     Notes
     -----
@@ -275,7 +290,7 @@ def damp(point, amount, smallest, tile, lines, out):
             inverse = 1 / math.sqrt(dy * dy + dx * dx + soft * soft)
             across[c], down[c] = dx * inverse, dy * inverse
         if row >= top:
-            x = out[row, left : left + width]
+            x = out[row - top, :width]
             if left == 0:
                 x[0] /= 1 - amount * (down[0] - above[0] + across[0])
             start = 1 if left == 0 else 0

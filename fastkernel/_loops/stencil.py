@@ -198,16 +198,16 @@ class _Block:
 
 
 def _correlate_block_typed(
-    typing_context,  # noqa: ARG001
+    typing_context,
     x,
-    row,  # noqa: ARG001
-    col,  # noqa: ARG001
+    row,
+    col,
     taps,
     out,
-    out_row,  # noqa: ARG001
-    out_col,  # noqa: ARG001
-    count,  # noqa: ARG001
-    n_rows,  # noqa: ARG001
+    out_row,
+    out_col,
+    count,
+    n_rows,
 ):
     """Write ``n_rows`` rows, no more than the taps have, of at most ``count`` columns."""
     place = types.intp

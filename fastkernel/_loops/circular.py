@@ -1,0 +1,632 @@
+"""Circular convolution of tiles, two at a time, by fast Fourier transforms.
+
+A loop checks nothing, allocates no result, starts no thread and calls only this file.
+
+Two real tiles ride one complex transform, as its real and its imaginary part: a filter with real
+taps keeps them apart. Transforms go down the columns, a vector register wide, in a panel that
+fits the first-level cache; blocks of a register squared are turned over in between, so that the
+second axis is one of columns too. Neither order nor scale of the spectrum is ever restored: the
+filter's spectrum is made by the same passes, and the way back takes them in reverse.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+from numpy.typing import DTypeLike
+
+from fastkernel._loops._jit import loop
+
+# The flags live beside the loops: Numba's disk cache notices changes to this file alone.
+# No nnan or ninf: a NaN pixel must show in the outcome.
+_loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+
+
+def _register_bytes() -> int:
+    features = binding.get_host_cpu_features()
+    return next((size for name, size in (("avx512f", 64), ("avx", 32)) if features.get(name)), 16)
+
+
+VECTOR_BYTES = _register_bytes()
+
+# The shortest transform: two passes, and whole vectors.
+SHORTEST = 16
+
+_CONTRACT = ("contract",)
+
+
+def lanes(dtype: DTypeLike) -> int:
+    """Return how many pixels of ``dtype`` a vector holds."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+def is_length(n: int, dtype: DTypeLike) -> bool:
+    """Return whether tiles can have ``n`` rows or columns.
+
+    Examples
+    --------
+    >>> [n for n in range(200) if is_length(n, "f4") and n >= 64]
+    [64, 96, 128, 192]
+    """
+    rest = n // 3 if n % 3 == 0 else n
+    return rest >= SHORTEST and rest & (rest - 1) == 0 and n % lanes(dtype) == 0
+
+
+@lru_cache(64)
+def radices(n: int) -> tuple[int, ...]:
+    """Return the radix of each pass of a transform of ``n`` points: 3, 8 or 4, the last not 3.
+
+    Examples
+    --------
+    >>> radices(96), radices(256)
+    ((3, 8, 4), (8, 8, 4))
+    """
+    found = [3] if n % 3 == 0 else []
+    rest = (n // math.prod(found)).bit_length() - 1
+    while rest == 3 or rest > 4:
+        found.append(8)
+        rest -= 3
+    return (*found, *[4] * (rest // 2))
+
+
+@lru_cache(64)
+def passes(n: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return the radices of a transform's passes, and the factors that stand between them.
+
+    Parameters
+    ----------
+    n : int
+        Points, see `is_length`.
+    dtype : dtype
+        float32 or float64.
+
+    Returns
+    -------
+    (k,) int64 array
+        Radices.
+    (count,) array of dtype
+        For every pass but the last, of radix ``r`` on blocks of ``N`` points, cosine and sine of
+        ``-2 * pi * j * q / N`` for ``0 <= j < N / r`` and, inside, ``1 <= q < r``.
+    """
+    tables, size = [], n
+    for radix in radices(n)[:-1]:
+        turns = np.multiply.outer(np.arange(size // radix), np.arange(1, radix)) * (-2 / size)
+        tables.append(np.stack([np.cos(np.pi * turns), np.sin(np.pi * turns)], axis=-1).ravel())
+        size //= radix
+    found = np.array(radices(n)), np.concatenate(tables).astype(dtype)
+    for array in found:
+        array.flags.writeable = False
+    return found
+
+
+class _Emitter:
+    """Emits operations on vectors of complex numbers, each a pair of registers."""
+
+    def __init__(self, context, builder, array_type):
+        self.builder = builder
+        self.index = ir.IntType(64)
+        pixel = context.get_data_type(array_type.dtype)
+        self.bytes = context.get_abi_sizeof(pixel)
+        self.lanes = VECTOR_BYTES // self.bytes
+        self.vector = ir.VectorType(pixel, self.lanes)
+
+    def number(self, value):
+        return ir.Constant(self.index, value)
+
+    def everywhere(self, value):
+        """Return a vector with ``value`` in every lane."""
+        if isinstance(value, float):
+            return ir.Constant(self.vector, [value] * self.lanes)
+        number = ir.IntType(32)
+        empty = ir.Constant(self.vector, ir.Undefined)
+        zeros = ir.Constant(ir.VectorType(number, self.lanes), None)
+        first = self.builder.insert_element(empty, value, ir.Constant(number, 0))
+        return self.builder.shuffle_vector(first, empty, zeros)
+
+    def _pointer(self, data, place):
+        b = self.builder
+        return b.bitcast(b.gep(data, [place]), self.vector.as_pointer())
+
+    def load(self, pair, place):
+        return tuple(
+            self.builder.load(self._pointer(part, place), align=self.bytes) for part in pair
+        )
+
+    def store(self, values, pair, place):
+        for value, part in zip(values, pair, strict=True):
+            self.builder.store(value, self._pointer(part, place), align=self.bytes)
+
+    def factor(self, table, place):
+        """Load one complex number into all lanes."""
+        b = self.builder
+        places = place, b.add(place, self.number(1))
+        return tuple(self.everywhere(b.load(b.gep(table, [at]))) for at in places)
+
+    def _add(self, x, y):
+        return self.builder.fadd(x, y, flags=_CONTRACT)
+
+    def _subtract(self, x, y):
+        return self.builder.fsub(x, y, flags=_CONTRACT)
+
+    def _times(self, x, y):
+        return self.builder.fmul(x, y, flags=_CONTRACT)
+
+    def add(self, x, y):
+        return tuple(map(self._add, x, y))
+
+    def subtract(self, x, y):
+        return tuple(map(self._subtract, x, y))
+
+    def add_turned(self, x, y, sign):
+        """Return ``x + sign * 1j * y``."""
+        if sign < 0:
+            return self._add(x[0], y[1]), self._subtract(x[1], y[0])
+        return self._subtract(x[0], y[1]), self._add(x[1], y[0])
+
+    def scale(self, x, factor):
+        constant = self.everywhere(factor)
+        return tuple(self._times(part, constant) for part in x)
+
+    def multiply(self, x, y, conjugated=False):
+        """Return ``x * y``, or ``x * conj(y)``."""
+        straight, crossed = self._times(x[0], y[0]), self._times(x[1], y[0])
+        if conjugated:
+            return (
+                self._add(straight, self._times(x[1], y[1])),
+                self._subtract(crossed, self._times(x[0], y[1])),
+            )
+        return (
+            self._subtract(straight, self._times(x[1], y[1])),
+            self._add(crossed, self._times(x[0], y[1])),
+        )
+
+    def transform(self, x, sign):
+        """Return the discrete Fourier transform of 3, 4 or 8 vectors, with ``exp(sign * ...)``."""
+        return {3: self._of_three, 4: self._of_four, 8: self._of_eight}[len(x)](x, sign)
+
+    def _of_three(self, x, sign):
+        total, difference = self.add(x[1], x[2]), self.subtract(x[1], x[2])
+        middle = self.add(x[0], self.scale(total, -0.5))
+        turned = self.scale(difference, math.sqrt(0.75))
+        return [
+            self.add(x[0], total),
+            self.add_turned(middle, turned, sign),
+            self.add_turned(middle, turned, -sign),
+        ]
+
+    def _of_four(self, x, sign):
+        even = self.add(x[0], x[2]), self.subtract(x[0], x[2])
+        odd = self.add(x[1], x[3]), self.subtract(x[1], x[3])
+        return [
+            self.add(even[0], odd[0]),
+            self.add_turned(even[1], odd[1], sign),
+            self.subtract(even[0], odd[0]),
+            self.add_turned(even[1], odd[1], -sign),
+        ]
+
+    def _of_eight(self, x, sign):
+        even, odd = self._of_four(x[0::2], sign), self._of_four(x[1::2], sign)
+        eighth = math.sqrt(0.5)
+        first = self.scale(self.add_turned(odd[1], odd[1], sign), eighth)
+        # (sign * 1j - 1) * z is sign * 1j * (z + sign * 1j * z).
+        third = self.scale(self.add_turned(odd[3], odd[3], sign), eighth)
+        return [
+            self.add(even[0], odd[0]),
+            self.add(even[1], first),
+            self.add_turned(even[2], odd[2], sign),
+            self.add_turned(even[3], third, sign),
+            self.subtract(even[0], odd[0]),
+            self.subtract(even[1], first),
+            self.add_turned(even[2], odd[2], -sign),
+            self.add_turned(even[3], third, -sign),
+        ]
+
+
+def _data(context, builder, signature, values, *places):
+    """Return the pointers of some array arguments."""
+    return [
+        cgutils.create_struct_proxy(signature.args[i])(context, builder, value=values[i]).data
+        for i in places
+    ]
+
+
+def _pass(radix, sign, *, turned):
+    """Return the pass of a transform that takes ``radix`` points at a time.
+
+    ``turned``: whether factors stand between it and the pass before (on the way back, ``sign`` 1)
+    or after.
+    """
+
+    def plain(re, im, start, stride, out_re, out_im, out_start, out_stride, n, size, table, first):
+        blocks, rest, width = n // size, size // radix, lanes(re.dtype)
+        points = np.arange(n).reshape(blocks, radix, rest, 1)
+        columns = np.arange(width)
+        at = start + points * stride + columns
+        x = re.ravel()[at].astype(complex) + 1j * im.ravel()[at]
+        if turned:
+            factors = table[first : first + 2 * (radix - 1) * rest].reshape(rest, radix - 1, 2)
+            factors = np.concatenate([np.ones((rest, 1)), factors @ [1, 1j]], axis=1).T[:, :, None]
+        if turned and sign > 0:
+            x = x * factors.conj()
+        x = np.fft.fft(x, axis=1) if sign < 0 else radix * np.fft.ifft(x, axis=1)
+        if turned and sign < 0:
+            x = x * factors
+        at = out_start + points * out_stride + columns
+        out_re.reshape(-1)[at], out_im.reshape(-1)[at] = x.real, x.imag
+
+    def typed(
+        typing_context,
+        re,
+        im,
+        start,
+        stride,
+        out_re,
+        out_im,
+        out_start,
+        out_stride,
+        n,
+        size,
+        table,
+        first,
+    ):
+        i = types.intp
+        args = (re, im, i, i, out_re, out_im, i, i, i, i, table, i)
+
+        def codegen(context, b, signature, values):
+            e = _Emitter(context, b, signature.args[0])
+            re, im, out_re, out_im, table = _data(context, b, signature, values, 0, 1, 4, 5, 10)
+            start, stride, out_start, out_stride, n, size = (values[k] for k in (2, 3, 6, 7, 8, 9))
+            rest = b.udiv(size, e.number(radix))
+            step, out_step = b.mul(rest, stride), b.mul(rest, out_stride)
+
+            def points(point, factors):
+                """Transform the points ``point``, ``point + rest``, ... of a block."""
+                at, x = b.add(start, b.mul(point, stride)), []
+                for _ in range(radix):
+                    x.append(e.load((re, im), at))
+                    at = b.add(at, step)
+
+                def turn(x):
+                    places = [b.add(factors, e.number(2 * q)) for q in range(radix - 1)]
+                    rest = [
+                        e.multiply(value, e.factor(table, place), conjugated=sign > 0)
+                        for value, place in zip(x[1:], places, strict=True)
+                    ]
+                    return [x[0], *rest]
+
+                if turned and sign > 0:
+                    x = turn(x)
+                x = e.transform(x, sign)
+                if turned and sign < 0:
+                    x = turn(x)
+                at = b.add(out_start, b.mul(point, out_stride))
+                for value in x:
+                    e.store(value, (out_re, out_im), at)
+                    at = b.add(at, out_step)
+
+            with cgutils.for_range_slice(b, e.number(0), n, size) as (block, _):
+                if turned:
+                    with cgutils.for_range(b, rest) as inner:
+                        far = b.mul(inner.index, e.number(2 * (radix - 1)))
+                        points(b.add(block, inner.index), b.add(values[11], far))
+                else:  # the block is as large as the radix
+                    points(block, None)
+            return context.get_dummy_value()
+
+        return types.void(*args), codegen
+
+    return plain if config.DISABLE_JIT else intrinsic(typed)
+
+
+_forward_3, _forward_4, _forward_8 = (_pass(radix, -1, turned=True) for radix in (3, 4, 8))
+_back_3, _back_4, _back_8 = (_pass(radix, 1, turned=True) for radix in (3, 4, 8))
+_last_4, _last_8 = (_pass(radix, -1, turned=False) for radix in (4, 8))
+_first_4, _first_8 = (_pass(radix, 1, turned=False) for radix in (4, 8))
+
+
+def _turning_point(radix):
+    """Return the last pass there, the product with a filter's spectrum, and the first one back."""
+
+    def plain(re, im, n, filter_re, filter_im, first):
+        width = lanes(re.dtype)
+        x = (re.ravel().astype(complex) + 1j * im.ravel())[: n * width].reshape(-1, radix, width)
+        part = slice(first, first + n * width)
+        taps = (filter_re[part].astype(complex) + 1j * filter_im[part]).reshape(x.shape)
+        x = np.fft.ifft(np.fft.fft(x, axis=1) * taps, axis=1).ravel() * radix
+        re.reshape(-1)[: x.size], im.reshape(-1)[: x.size] = x.real, x.imag
+
+    def typed(typing_context, re, im, n, filter_re, filter_im, first):
+        i = types.intp
+
+        def codegen(context, b, signature, values):
+            e = _Emitter(context, b, signature.args[0])
+            re, im, filter_re, filter_im = _data(context, b, signature, values, 0, 1, 3, 4)
+            with cgutils.for_range_slice(b, e.number(0), values[2], e.number(radix)) as (point, _):
+                start = b.mul(point, e.number(e.lanes))
+                places = [b.add(start, e.number(q * e.lanes)) for q in range(radix)]
+                x = e.transform([e.load((re, im), at) for at in places], -1)
+                taps = [e.load((filter_re, filter_im), b.add(at, values[5])) for at in places]
+                x = e.transform(list(map(e.multiply, x, taps)), 1)
+                for value, at in zip(x, places, strict=True):
+                    e.store(value, (re, im), at)
+            return context.get_dummy_value()
+
+        return types.void(re, im, i, filter_re, filter_im, i), codegen
+
+    return plain if config.DISABLE_JIT else intrinsic(typed)
+
+
+_turn_4, _turn_8 = map(_turning_point, (4, 8))
+
+
+def _transpose_plain(x, start, stride, out, out_start, out_stride):
+    """Transpose as `_transpose_typed` does, in NumPy: what runs when the JIT is off."""
+    lines = np.arange(lanes(x.dtype))
+    block = x.ravel()[start + np.add.outer(lines * stride, lines)]
+    out.reshape(-1)[out_start + np.add.outer(lines * out_stride, lines)] = block.T
+
+
+def _transpose_typed(typing_context, x, start, stride, out, out_start, out_stride):
+    """Transpose a block of as many rows as a vector has lanes."""
+    i = types.intp
+
+    def codegen(context, b, signature, values):
+        e = _Emitter(context, b, signature.args[0])
+        x, out = _data(context, b, signature, values, 0, 3)
+        _, start, stride, _, out_start, out_stride = values
+        count, at, lines = e.lanes, start, []
+        for _ in range(count):
+            lines += e.load((x,), at)
+            at = b.add(at, stride)
+        number = ir.IntType(32)
+        half = [k // 2 + (k % 2) * count for k in range(count)]
+        low, high = (
+            ir.Constant(ir.VectorType(number, count), [ir.Constant(number, k + s) for k in half])
+            for s in (0, count // 2)
+        )
+        # A perfect shuffle of all elements moves the bits of their numbers around by one.
+        for _ in range(count.bit_length() - 1):
+            pairs = list(zip(lines[: count // 2], lines[count // 2 :], strict=True))
+            lines = [b.shuffle_vector(u, v, mask) for u, v in pairs for mask in (low, high)]
+        at = out_start
+        for line in lines:
+            e.store((line,), (out,), at)
+            at = b.add(at, out_stride)
+        return context.get_dummy_value()
+
+    return types.void(x, i, i, out, i, i), codegen
+
+
+_transpose = _transpose_plain if config.DISABLE_JIT else intrinsic(_transpose_typed)
+
+
+@register_jitable
+def _forward(re, im, start, stride, n, radices, table, count, panel):
+    """Transform a vector of columns into a panel, by the first ``count`` passes.
+
+    Parameters
+    ----------
+    re, im : (rows, cols) arrays
+        C order; the columns begin at the flat index ``start``, their rows ``stride`` apart.
+    n : int
+        Points.
+    radices, table : arrays
+        Of `passes`.
+    panel : (2, >= n, lanes) array
+        Overwritten.
+
+    Notes
+    -----
+    Cost: about ``5 n log2(n)`` operations on vectors.
+    """
+    width = panel.shape[2]
+    to_re, to_im = panel[0], panel[1]
+    size, first = n, 0
+    for number in range(count):
+        radix = radices[number]
+        if number == 0:
+            if radix == 8:
+                _forward_8(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
+            elif radix == 4:
+                _forward_4(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
+            else:
+                _forward_3(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
+        elif size == 8:
+            _last_8(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, 0)
+        elif size == 4:
+            _last_4(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, 0)
+        elif radix == 8:
+            _forward_8(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, first)
+        else:
+            _forward_4(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, first)
+        size //= radix
+        first += 2 * (radix - 1) * size
+
+
+@register_jitable
+def _back(panel, n, radices, table, count, re, im, start, stride):
+    """Take the first ``count`` passes back, from a panel into a vector of columns.
+
+    Parameters
+    ----------
+    panel : (2, >= n, lanes) array
+        Read and overwritten.
+    n : int
+        Points.
+    radices, table : arrays
+        Of `passes`.
+    re, im : (rows, cols) arrays
+        As in `_forward`; overwritten.
+
+    Notes
+    -----
+    Cost: that of `_forward`.
+    """
+    width = panel.shape[2]
+    of_re, of_im = panel[0], panel[1]
+    size, first = n, 0
+    for number in range(count):
+        size //= radices[number]
+        first += 2 * (radices[number] - 1) * size
+    for number in range(count - 1, -1, -1):
+        radix = radices[number]
+        first -= 2 * (radix - 1) * size
+        size *= radix
+        if number == 0:
+            if radix == 8:
+                _back_8(of_re, of_im, 0, width, re, im, start, stride, n, size, table, first)
+            elif radix == 4:
+                _back_4(of_re, of_im, 0, width, re, im, start, stride, n, size, table, first)
+            else:
+                _back_3(of_re, of_im, 0, width, re, im, start, stride, n, size, table, first)
+        elif radix == 8:
+            _back_8(of_re, of_im, 0, width, of_re, of_im, 0, width, n, size, table, first)
+        else:
+            _back_4(of_re, of_im, 0, width, of_re, of_im, 0, width, n, size, table, first)
+
+
+@register_jitable
+def _turn_over(x, start, stride, rows, cols, out, out_start, out_stride):
+    """Transpose ``rows`` by ``cols`` pixels in blocks.
+
+    Parameters
+    ----------
+    x, out : arrays
+        C order; the pixels begin at flat indices ``start`` and ``out_start``, their rows ``stride``
+        and ``out_stride`` apart. ``out`` is overwritten.
+    rows, cols : int
+        Multiples of the lanes of a vector.
+
+    Notes
+    -----
+    Cost: ``log2(lanes)`` shuffles a vector.
+    """
+    width = VECTOR_BYTES // x.itemsize
+    for row in range(0, rows, width):
+        for col in range(0, cols, width):
+            place, out_place = start + row * stride + col, out_start + col * out_stride + row
+            _transpose(x, place, stride, out, out_place, out_stride)
+
+
+@register_jitable
+def _columns_to_rows(pair, between, panel, down):
+    """Transform the columns of a pair of tiles into the rows of ``between``."""
+    width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
+    stride, row_stride = pair.shape[2], between.shape[2]
+    radices, table = down
+    for col in range(0, n, width):
+        _forward(pair[0], pair[1], col, stride, m, radices, table, radices.size, panel)
+        for i in range(2):
+            _turn_over(panel[i], 0, width, m, width, between[i], col * row_stride, row_stride)
+
+
+@_loop
+def transform_pair(pair, between, panel, down, across, out):
+    r"""Transform a pair of tiles, for the spectrum of a filter.
+
+    Parameters
+    ----------
+    pair : (2, m, >= n) float32 or float64 array
+        Two tiles of m by n pixels, the real and the imaginary part; C order.
+    between : (2, n, >= m) array of pair's dtype
+        Scratch, C order.
+    panel : (2, >= max(m, n), lanes) array of pair's dtype
+        Scratch, C order.
+    down, across : (array, array)
+        `passes` of m and of n.
+    out : (2, m * n) array of pair's dtype
+        Overwritten by the spectrum, in the order that `convolve_pair` takes it.
+
+    Notes
+    -----
+    Cost: ``5 m n log2(m n)`` operations.
+    """
+    width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
+    _columns_to_rows(pair, between, panel, down)
+    stride, (radices, table) = between.shape[2], across
+    for row in range(0, m, width):
+        _forward(between[0], between[1], row, stride, n, radices, table, radices.size, panel)
+        for i in range(2):
+            out[i, row * n : (row + width) * n] = panel[i, :n].reshape(n * width)
+
+
+@_loop
+def convolve_pair(pair, between, panel, down, across, spectrum):
+    r"""Convolve a pair of tiles circularly with a filter, in place.
+
+    Parameters
+    ----------
+    pair : (2, m, >= n) float32 or float64 array
+        Two tiles of m by n pixels, overwritten; C order.
+    between, panel, down, across : arrays
+        As in `transform_pair`.
+    spectrum : (2, m * n) array of pair's dtype
+        What `transform_pair` makes of the filter (the other tile being zero) over m * n.
+
+    Notes
+    -----
+    .. math:: x_t \leftarrow \sum_s f_s\, x_{(t - s) \bmod (m, n)}
+
+    Cost: ``10 m n log2(m n)`` operations for both tiles.
+    """
+    width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
+    re, im, turned_re, turned_im = pair[0], pair[1], between[0], between[1]
+    panel_re, panel_im = panel[0], panel[1]
+    _columns_to_rows(pair, between, panel, down)
+    stride, (radices, table) = between.shape[2], across
+    count = radices.size - 1
+    for row in range(0, m, width):
+        _forward(turned_re, turned_im, row, stride, n, radices, table, count, panel)
+        if radices[count] == 8:
+            _turn_8(panel_re, panel_im, n, spectrum[0], spectrum[1], row * n)
+        else:
+            _turn_4(panel_re, panel_im, n, spectrum[0], spectrum[1], row * n)
+        _back(panel, n, radices, table, count, turned_re, turned_im, row, stride)
+    radices, table = down
+    last = radices[radices.size - 1]
+    for col in range(0, n, width):
+        for i in range(2):
+            _turn_over(between[i], col * stride, stride, width, m, panel[i], 0, width)
+        if last == 8:
+            _first_8(panel_re, panel_im, 0, width, panel_re, panel_im, 0, width, m, last, table, 0)
+        else:
+            _first_4(panel_re, panel_im, 0, width, panel_re, panel_im, 0, width, m, last, table, 0)
+        _back(panel, m, radices, table, radices.size - 1, re, im, col, pair.shape[2])
+
+
+@_loop
+def write_tile(found, shape, out, top, left):
+    """Write the first rows and columns of a tile into an image, and see whether they are finite.
+
+    Parameters
+    ----------
+    found : (>= height, >= width) float32 or float64 array
+        The tile, C order.
+    shape : (int, int)
+        ``(height, width)`` to write.
+    out : array of found's dtype
+        Overwritten; C order.
+    top, left : int
+        Where the tile begins in ``out``.
+
+    Returns
+    -------
+    bool
+        False where a pixel is not finite.
+
+    Notes
+    -----
+    Cost: a multiply-add a pixel.
+    """
+    height, width = shape
+    spoilt = out.dtype.type(0)
+    for row in range(height):
+        x, y = found[row, :width], out[top + row, left : left + width]
+        for c in range(width):
+            y[c] = x[c]
+            spoilt += x[c] * 0  # NaN where a pixel is not finite
+    return spoilt == 0
