@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastkernel import _cost, engines
+from fastkernel import _convolve_cost, _cost, engines
+from fastkernel._loops import circular
 
 SIZES = [256, 512, 1024, 2048, 4096, 32768]
 
@@ -22,6 +23,41 @@ def test_there_is_one_crossing_from_loops_to_transforms(dtype, direct, size):
     # In taps along a side; measured between 9 and 11, and between 17 and 25.
     low, high = {"float": (7, 13), "integer": (15, 31)}[direct]
     assert low < 2 * crossing + 1 <= high
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize("size", [512, 2048, 4096])
+def test_convolution_crosses_from_sums_to_transforms_once(size, itemsize):
+    found = []
+    for k in range(3, 64, 2):
+        times = dict(_convolve_cost.engine_times((size, size), (k, k), itemsize))
+        del times["separable"]
+        found.append(min(times, key=times.get))
+    crossing = found.index("fft")
+    assert found == ["direct"] * crossing + ["fft"] * (len(found) - crossing)
+    # In taps along a side; measured between 9 and 11.
+    assert 7 <= 2 * crossing + 3 <= 15
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_a_round_trip_pays_for_all_but_small_kernels(separable):
+    pays = [
+        _convolve_cost.round_trip_pays((2048, 2048), (k, k), 4, separable=separable)
+        for k in range(1, 40, 2)
+    ]
+    crossing = pays.index(True)
+    assert pays == [False] * crossing + [True] * (len(pays) - crossing)
+    assert 5 <= 2 * crossing + 1 <= 19
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+@pytest.mark.parametrize("window", [(1, 1), (4000, 7), (300, 5000)])
+@pytest.mark.parametrize("taps", [(1, 1), (3, 200), (700, 15)])
+def test_lengths_are_those_that_transforms_take(taps, window, itemsize):
+    lengths = _convolve_cost.fft_lengths(window, taps, itemsize)
+    for n, k in zip(lengths, taps, strict=True):
+        assert circular.is_length(n, f"f{itemsize}")
+        assert n >= k
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (1, 40), (40, 1), (300, 3), (3, 300), (257, 255)])

@@ -63,6 +63,17 @@ def test_split_covers_a_length(length, most):
     assert all(0 < stop - start <= most for start, stop in parts)
 
 
+@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("most", [1, 4, 7])
+@pytest.mark.parametrize("n", [1, 6, 17])
+def test_shares_leave_groups_whole(n, most, together):
+    items = list(range(n))
+    parts = _tiles.shares(items, most, together)
+    assert [item for part in parts for item in part] == items
+    assert len(parts) <= most
+    assert all(len(part) % together == 0 for part in parts[:-1])
+
+
 def test_tiles_cover_an_image():
     found = [
         (r, c)
