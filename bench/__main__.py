@@ -1,7 +1,7 @@
 """``python -m bench [suite ...]``: run suites, all by default.
 
 ``python -m bench readme [suite ...]`` rewrites README.md from their results, and ``python -m
-bench plots`` draws them.
+bench plots [figure ...]`` draws them.
 """
 
 import argparse
@@ -22,11 +22,13 @@ SUITES = [
     "convolve",
     "methods",
     "descents",
+    "inverse",
     "restoration",
     "limits",
     "peers",
     "goals",
 ]
+FIGURES = ["engines", "sizes", "convolve", "border", "round_trip"]
 
 
 def _numbers(text: str) -> list[int]:
@@ -39,7 +41,8 @@ def _words(text: str) -> list[str]:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="*", help=f"readme, plots, or suites: {', '.join(SUITES)}")
+    names = f"suites: {', '.join(SUITES)}; figures: {', '.join(FIGURES)}"
+    parser.add_argument("what", nargs="*", help=f"readme, plots, or names. {names}")
     parser.add_argument("--sizes", type=_numbers, help="sides of the images, as 512,2048")
     parser.add_argument("--kernels", type=_numbers, help="sides of the kernels (odd), as 3,5")
     parser.add_argument("--dtypes", type=_words, help="as uint8,float32")
@@ -53,12 +56,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--environment", type=Path, help="peers: folder of SFFT's Python, made if missing"
     )
     parser.add_argument("--output", type=Path, default=Path("bench/results"))
+    parser.add_argument(
+        "--figures", type=Path, help="for `plots`: folder to draw into, by default that of --output"
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="for `readme`")
     args = parser.parse_args(argv)
     args.task = args.what.pop(0) if args.what[:1] in (["readme"], ["plots"]) else "run"
-    unknown = set(args.what) - set(SUITES)
-    if unknown or (args.task == "plots" and args.what):
-        parser.error(f"no suite {', '.join(unknown or args.what)}: {', '.join(SUITES)}")
+    kind, known = ("figure", FIGURES) if args.task == "plots" else ("suite", SUITES)
+    unknown = set(args.what) - set(known)
+    if unknown:
+        parser.error(f"no {kind} {', '.join(unknown)}: {', '.join(known)}")
     if any(side % 2 == 0 or side < 1 for side in args.kernels or []):
         parser.error("--kernels: only odd ones, the recipes have no centre otherwise")
     if set(args.dtypes or []) - {"uint8", "float32"}:
@@ -97,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.task == "plots":
         plots = importlib.import_module("bench.plots")
-        print(*plots.draw(args.output, args.quick), sep="\n")
+        folder = args.figures or args.output
+        print(*plots.draw(args.what, args.output, folder, args.quick), sep="\n")
         return
     environment = measure.environment()
     print(report.machine(environment), "", sep="\n")

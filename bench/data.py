@@ -30,11 +30,19 @@ def photograph_for(size: int) -> str:
     return next(name for name, side in PHOTOGRAPHS.items() if size <= side)
 
 
+def _stored(name: str) -> NDArray:
+    # Opened by path: skimage.data would fetch an image that a version does not bundle.
+    return skimage.io.imread(Path(skimage.data.__file__).with_name(name))
+
+
+def camera() -> NDArray[np.float64]:
+    """The photograph of 512² that everyone knows, as it is."""
+    return _stored("camera.png").astype(float)
+
+
 def photograph(size: int) -> NDArray[np.uint8]:
     """A grey photograph of (size, size): cropped or cubically magnified, with grain."""
-    # Opened by path: skimage.data would fetch an image that a version does not bundle.
-    path = Path(skimage.data.__file__).with_name(photograph_for(size))
-    grey = skimage.io.imread(path).astype(float)
+    grey = _stored(photograph_for(size)).astype(float)
     if grey.ndim == 3:
         grey = skimage.color.rgb2gray(grey)
     side = min(grey.shape)

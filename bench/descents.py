@@ -1,9 +1,7 @@
 """Descents on problems that were published with loops of their own."""
 
 import argparse
-import shutil
 import statistics
-import subprocess
 import time
 from typing import Any
 
@@ -12,11 +10,10 @@ from numpy.typing import NDArray
 
 import fastkernel
 
-from . import fit, measure, report
+from . import fit, measure, octave, report
 from .measure import Call
 
 STEP, NUM_ITER, QUICK_NUM_ITER = 2e-6, 3000, 30
-INVERSE_STEP, INVERSE_NUM_ITER = 5e-5, 2000
 REPEATS, QUICK_REPEATS = 5, 1
 OCTAVE_STEPS = 30  # timed, then scaled: a whole loop takes a minute and more
 
@@ -77,19 +74,9 @@ def numpy_loop(source: NDArray, result: NDArray, num_iter: int) -> NDArray:
 
 def octave_seconds(num_iter: int) -> float | None:
     """What GNU Octave takes for the loop, from fewer steps of it; None where it is missing."""
-    program = shutil.which("octave-cli") or shutil.which("octave")
-    if program is None:
-        return None
     steps = min(OCTAVE_STEPS, num_iter)
-    script = OCTAVE.format(steps=steps, step=STEP)
-    done = subprocess.run(
-        [program, "--quiet", "--no-gui", "--no-init-file", "--eval", script],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    return float(done.stdout) / steps * num_iter
+    printed = octave.printed(OCTAVE.format(steps=steps, step=STEP))
+    return None if printed is None else float(printed) / steps * num_iter
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -119,21 +106,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     seconds = (time.perf_counter() - start) / steps * num_iter
     rows.append({"name": "SciPy loop", "num_iter": num_iter, "median": seconds})
     measure.progress("descents: Octave")
-    octave = octave_seconds(num_iter)
-    rows.append({"name": "GNU Octave loop", "num_iter": num_iter, "median": octave})
+    seconds_there = octave_seconds(num_iter)
+    rows.append({"name": "GNU Octave loop", "num_iter": num_iter, "median": seconds_there})
     error = float(np.abs(direct(source, result).kernel - kernel).max() / kernel.max())
     return {"rows": rows, "error": error, "workers": fit.WORKERS}
 
 
 def tables(result: dict[str, Any]) -> str:
     """Markdown: seconds, and how many times faster than Octave each is."""
-    octave = next(row["median"] for row in result["rows"] if "Octave" in row["name"])
+    theirs = next(row["median"] for row in result["rows"] if "Octave" in row["name"])
     rows = [
         [
             row["name"],
             str(row["num_iter"] or "-"),
             report.figures(row["median"]) if row["median"] else "not installed",
-            report.figures(octave / row["median"]) if octave and row["median"] else "-",
+            report.figures(theirs / row["median"]) if theirs and row["median"] else "-",
         ]
         for row in result["rows"]
     ]

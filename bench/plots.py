@@ -1,16 +1,19 @@
-"""Times against the size of the kernel and of the image, drawn from the suites' results."""
+"""Figures: times against sizes and errors at borders, from the suites' results; a round trip."""
 
+import io
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
+from PIL import Image
 
-from . import convolve, fit, report
+from . import convolve, data, fit, report, restoration, round_trip
 
 Curve = tuple[list[int], list[float]]
 
@@ -37,6 +40,18 @@ STYLES: dict[str, dict[str, Any]] = {
     convolve.NDIMAGE: {"color": "#56b4e9", "linestyle": ":", "marker": "*"},
     convolve.COPY: {"color": "black", "linestyle": ":"},
 }
+# By who restored, the best number of iterations last.
+BORDER_STYLES: dict[str, list[dict[str, Any]]] = {
+    restoration.BLURRED: [{"color": "#999999", "linestyle": ":"}],
+    restoration.SKIMAGE: [
+        {"color": "#d55e00", "linestyle": "--"},
+        {"color": "#e69f00", "linestyle": (0, (1, 1))},
+    ],
+    restoration.ACCELERATED: [{"color": "#0072b2"}],
+}
+
+DPI = 150  # of 12 inches, twice the pixels that a README gives them
+CORNER, CROP = (60, 195), 140  # of the part that is shown, each pixel as two by two
 
 
 def _panel(axes: Axes, title: str, label: str, curves: dict[str, Curve]) -> None:
@@ -122,17 +137,122 @@ def _convolution(result: dict[str, Any]) -> Figure:
     return _figure(result, title, "kernel side, pixels", panels)
 
 
-FIGURES = {"engines": _against_kernel, "sizes": _against_size, "convolve": _convolution}
+def _border(result: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(12, 5.4), layout="constrained")
+    grid = figure.subplots(1, len(result["border"]), sharey=True, squeeze=False)[0]
+    for axes, row in zip(grid, result["border"], strict=True):
+        for who, styles in BORDER_STYLES.items():
+            curves = [curve for curve in row["curves"] if curve["who"] == who]
+            for curve, style in zip(reversed(curves), styles, strict=False):
+                steps = f", {curve['num_iter']} iterations" if curve["num_iter"] else ""
+                errors = [255 * error for error in curve["profile"]]
+                axes.plot(errors, label=f"{who}{steps}", linewidth=2.5, **style)
+        axes.set_yscale("log")
+        axes.set_title(f"15×15 {row['psf']}", fontsize=15)
+        axes.set_xlabel("pixels from the frame", fontsize=14)
+        axes.set_xlim(0, restoration.DISTANCES - 1)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.tick_params(labelsize=13)
+        axes.grid(color="0.9")
+        axes.legend(fontsize=13, frameon=False)
+    grid[0].set_ylabel("error, grey levels of 255", fontsize=14)
+    side, counts = result["border"][0]["size"], result["border"][0]["counts"]
+    figure.supxlabel(
+        f"Richardson-Lucy on {side}² pixels of a photograph that goes on beyond the frame, noise "
+        f"of {255 * restoration.NOISE:g} grey levels.\nRoot mean squares over all pixels of a "
+        f"distance, after the iterations that are best for the middle, of {counts[0]} to "
+        f"{counts[-1]}; scikit-image after {counts[0]} too.",
+        fontsize=12,
+        color="0.3",
+    )
+    return figure
 
 
-def draw(folder: Path, quick: bool) -> list[Path]:
-    """Write the figures of all suites that have been run into the folder of their results."""
+def _picture(
+    figure: Figure, picture: NDArray, left: float, top: float, title: str, below: str
+) -> Axes:
+    """Show a part of a picture, two pixels wide and high for one, at a place in pixels."""
+    width, height = figure.get_size_inches() * DPI
+    part = tuple(slice(start, start + CROP) for start in CORNER)
+    side = 2 * CROP
+    place = (left / width, 1 - (top + side) / height, side / width, side / height)
+    axes = figure.add_axes(place)
+    axes.imshow(picture[part], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=11.5)
+    axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=12.5)
+    return axes
+
+
+def _round_trip(result: dict[str, Any]) -> Figure:
+    photograph = data.camera()
+    num_iter = round_trip.QUICK_NUM_ITER if result["quick"] else round_trip.NUM_ITER
+    figure = Figure(figsize=(12, 5.5))
+    width, height = figure.get_size_inches() * DPI
+    side, gap, top = 2 * CROP, 12, 72
+    for row, (name, blur) in enumerate(round_trip.blurs(photograph.shape).items()):
+        stations = round_trip.pictures(photograph, blur, num_iter)
+        errors = round_trip.errors(stations)
+        for column, (station, picture) in enumerate(stations.items()):
+            error = errors.get(station)
+            below = "error:" if error is None else _grey_levels(error)
+            title = "" if row else station.replace(", ", ",\n")
+            left = width - (len(stations) - column) * (side + gap)
+            _picture(figure, picture, left, top, title, below)
+        middle = 1 - (top + side / 2) / height
+        figure.text(0.012, middle, name, rotation=90, ha="center", va="center", fontsize=12.5)
+        top += side + 50
+    caption = (
+        f"exp(-r²/{round_trip.RADIUS}), as large as the picture, and {round_trip.LENGTH} equal "
+        f"taps, with {round_trip.EPSILON:g} added to the transform; the division has the same.\n"
+        f"Pictures of 512² that wrap around, shown in part. Richardson-Lucy: {num_iter} "
+        "iterations.\nErrors are root mean squares of all pixels, in grey levels of 255."
+    )
+    figure.text(0.5, 0.012, caption, ha="center", va="bottom", fontsize=11, color="0.3")
+    return figure
+
+
+def _grey_levels(error: float) -> str:
+    return report.small(error) if error < 1e-3 else report.figures(error)
+
+
+class Drawing(NamedTuple):
+    """A figure, and the suite whose results it needs, if any."""
+
+    suite: str | None
+    draw: Callable[[dict[str, Any]], Figure]
+
+
+FIGURES = {
+    "engines": Drawing("engines", _against_kernel),
+    "sizes": Drawing("sizes", _against_size),
+    "convolve": Drawing("convolve", _convolution),
+    "border": Drawing("restoration", _border),
+    "round_trip": Drawing(None, _round_trip),
+}
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a PNG of 256 colours, a third of the size."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def draw(names: Sequence[str], results: Path, folder: Path, quick: bool) -> list[Path]:
+    """Write the figures named, or all that there are results for."""
     paths = []
-    for suite, figure_of in FIGURES.items():
-        if not report.path(folder, suite).is_file():
-            print(f"bench: {suite} not drawn: no {report.path(folder, suite)}", file=sys.stderr)
-            continue
-        figure = figure_of(report.load(folder, suite, quick))
-        paths.append(folder / f"{suite}.png")
-        figure.savefig(paths[-1], dpi=150)
+    for name in names or FIGURES:
+        suite, figure_of = FIGURES[name]
+        result: dict[str, Any] = {"quick": quick}
+        if suite is not None:
+            if not names and not report.path(results, suite).is_file():
+                print(f"bench: {name} not drawn: no {report.path(results, suite)}", file=sys.stderr)
+                continue
+            result = report.load(results, suite, quick)
+        paths.append(folder / f"{name}.png")
+        _save(figure_of(result), paths[-1])
     return paths

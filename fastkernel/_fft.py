@@ -22,13 +22,14 @@ import pyfftw
 
 from fastkernel._typing import AnyArray, Shape
 
-_MAX_IDLE = 8
+_MAX_IDLE = 24
 _MAX_IDLE_BYTES = 32 << 20
 
 _lock = threading.RLock()
-_idle: deque["RowTransforms | TileTransforms | ImageRowTransforms | ImageColumnTransforms"] = (
-    deque()
-)
+_idle: deque[
+    "RowTransforms | TileTransforms | ImageRowTransforms | ImageColumnTransforms | SmallTransforms"
+] = deque()
+_idle_bytes = 0
 
 
 def _new_lock() -> None:
@@ -165,26 +166,80 @@ class ImageColumnTransforms:
         return int(self.panel.nbytes + self.lines.nbytes)
 
 
-Plan = TypeVar("Plan", RowTransforms, TileTransforms, ImageRowTransforms, ImageColumnTransforms)
+class SmallTransforms:
+    """Plans, with their scratch, for the spectra of a small image and of a PSF, and back.
+
+    Attributes
+    ----------
+    key : (int, int, int, dtype)
+        Rows ``m`` and columns ``n`` of the frame, rows of the PSF, and whether both are float32
+        or float64.
+    rows : (m, n) array
+        What `forward` reads; `inverse` writes it times ``m * n``.
+    taps : (p, n) array
+        The rows of the PSF, which `forward` reads too; zeros follow.
+    lines, tap_lines : (n // 2 + 1, m) complex arrays
+        What `forward` writes: a column is contiguous here. `inverse` destroys the first.
+    """
+
+    def __init__(self, key: tuple[int, int, int, np.dtype[Any]]) -> None:
+        m, n, p, dtype = self.key = key
+        half, complex_dtype = n // 2 + 1, np.result_type(dtype, np.complex64)
+        self.rows = pyfftw.empty_aligned((m, n), dtype)
+        self.taps = pyfftw.empty_aligned((p, n), dtype)
+        panels = pyfftw.zeros_aligned((2, m, half), complex_dtype)
+        self.lines = pyfftw.empty_aligned((half, m), complex_dtype)
+        self.tap_lines = pyfftw.empty_aligned((half, m), complex_dtype)
+        across = _there_and_back(self.rows, panels[0], (1,))
+        down = _there_and_back(panels[0], self.lines.T, (0,))
+        taps_across, _ = _there_and_back(self.taps, panels[1, :p], (1,))
+        taps_down, _ = _there_and_back(panels[1], self.tap_lines.T, (0,))
+        self._forward = across[0], down[0], taps_across, taps_down
+        self._inverse = down[1], across[1]
+        arrays = self.rows, self.taps, panels, self.lines, self.tap_lines
+        self.nbytes = sum(array.nbytes for array in arrays)
+
+    def forward(self) -> None:
+        """Transform the rows of both, then the columns."""
+        for execute in self._forward:
+            execute()
+
+    def inverse(self) -> None:
+        """Transform the image's columns back, then its rows."""
+        for execute in self._inverse:
+            execute()
+
+
+Plan = TypeVar(
+    "Plan",
+    RowTransforms,
+    TileTransforms,
+    ImageRowTransforms,
+    ImageColumnTransforms,
+    SmallTransforms,
+)
 
 
 @contextmanager
 def _borrowed(make: type[Plan], key: Any) -> Iterator[Plan]:
     """Lend a plan with its scratch, of arbitrary content, to one caller at a time."""
+    global _idle_bytes
     with _lock:
-        found = next((idle for idle in _idle if isinstance(idle, make) and idle.key == key), None)
+        found = next((idle for idle in _idle if type(idle) is make and idle.key == key), None)
         if found is None:
             found = make(key)
         else:
             _idle.remove(found)
+            _idle_bytes -= found.nbytes
     try:
         yield found
     finally:
         with _lock:
             _idle.append(found)
+            _idle_bytes += found.nbytes
             del found
-            while len(_idle) > _MAX_IDLE or sum(idle.nbytes for idle in _idle) > _MAX_IDLE_BYTES:
-                _idle.popleft()
+            while len(_idle) > _MAX_IDLE or _idle_bytes > _MAX_IDLE_BYTES:
+                _idle_bytes -= _idle.popleft().nbytes
 
 
 def borrowed_row_transforms(length: int, n: int) -> AbstractContextManager[RowTransforms]:
@@ -211,3 +266,10 @@ def borrowed_image_column_transforms(
 ) -> AbstractContextManager[ImageColumnTransforms]:
     """Lend the plans for ``count`` columns of ``length``."""
     return _borrowed(ImageColumnTransforms, (length, count, dtype))
+
+
+def borrowed_small_transforms(
+    frame: Shape, taps: int, dtype: np.dtype[Any]
+) -> AbstractContextManager[SmallTransforms]:
+    """Lend the plans for a small image and a PSF of ``taps`` rows in a frame."""
+    return _borrowed(SmallTransforms, (*frame, taps, dtype))

@@ -15,17 +15,30 @@ def as_psf(
 ) -> FloatArray:
     """Return a PSF as finite float64 taps that are no larger than the image and not all 0."""
     given = as_image(value, name)
-    refuse_non_finite(name, given)
+    taps = np.array(given, np.float64, order="C")
+    power = float(np.vdot(taps, taps))  # cheaper than to look at every tap
+    if not math.isfinite(power):
+        refuse_non_finite(name, given)
     if given.shape[0] > image_shape[0] or given.shape[1] > image_shape[1]:
         msg = (
             f"{name} must not be larger than {whole}, got shape {given.shape} for "
             f"{image_shape}; crop it about its centre tap"
         )
         raise ValueError(msg)
-    if not given.any():
+    if power == 0 and not taps.any():
         msg = f"{name} must not be zero everywhere; it blurs every image to nothing"
         raise ValueError(msg)
-    return np.array(given, np.float64, order="C")
+    return taps
+
+
+def refuse_zero_sum(psf: FloatArray, name: str = "psf") -> None:
+    """Raise if the image's edges cannot turn into its blur."""
+    if abs(psf.sum()) <= 1e-12 * np.abs(psf).sum():
+        msg = (
+            f"{name} must not sum to 0 with boundary='edge_taper', which blurs the edges by it; "
+            "use 'symmetric' or 'unknown'"
+        )
+        raise ValueError(msg)
 
 
 def refuse_negative_taps(psf: FloatArray, name: str = "psf") -> None:

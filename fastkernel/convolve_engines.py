@@ -306,6 +306,7 @@ class RoundTrip:
         (m, n), (p, q) = self._lengths, self.taps.shape
         both, (there, back) = self._both, self._spectra
         tiles = _tiles.Tiles(self.shape, (m - 2 * p + 2, n - 2 * q + 2))
+        found_shape = m - p + 1, n - q + 1
 
         def work(
             some: Sequence[_tiles.Tile], scratch: _tiles.Scratch, stopped: Callable[[], bool]
@@ -321,7 +322,10 @@ class RoundTrip:
                     load(image, origin, "zero", part[:, :n])
                 both.correlate(arrays, there)
                 for (part, tile), origin in zip(parts, origins, strict=True):
-                    change(part, (m, n), origin, tile)
+                    change(part, found_shape, origin, tile)
+                    # What wrapped around may be anything, and large enough to spoil the rest.
+                    part[found_shape[0] :] = 0
+                    part[:, found_shape[1] :] = 0
                 both.correlate(arrays, back)
                 for part, tile in parts:
                     take(part, tile, scratch)

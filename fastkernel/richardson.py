@@ -12,6 +12,7 @@ from fastkernel import _tiles
 from fastkernel._checks import as_channels, as_count, as_image, as_penalty, as_workers
 from fastkernel._convolve_cost import round_trip_pays
 from fastkernel._loops import restoration as loops
+from fastkernel._loops.circular import write_tile
 from fastkernel._restore_checks import (
     as_border,
     as_psfs,
@@ -287,11 +288,12 @@ class _Restoration:
         if self._options.damping:
             lines = scratch.array("lines", (3, tile[3] + 1))
             loops.damp(self._point, self._options.damping, _FLAT, tile, lines, correlated)
-        inverse = self._inverse.of(tile)
-        sums = loops.update(correlated, self._point, inverse, tile, self._next)
+        sums = loops.update(correlated, self._point, self._inverse.of(tile), tile)
         if self._step is not None:
-            sums += (loops.compare_step(self._point, self._next, tile, self._step),)
+            sums += (loops.compare_step(correlated, self._point, tile, self._step),)
         self._sums[tile] = sums
+        top, left, *shape = tile
+        write_tile(correlated, tuple(shape), self._next, top, left)
 
     def run(self, progress: Callable[[int], None]) -> AnyArray:
         """Iterate, and return the restored image."""

@@ -7,22 +7,27 @@ transforms it back while it is in the cache.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from fastkernel import _fft, _tiles
 from fastkernel._borders import load
 from fastkernel._loops import spectra as loops
-from fastkernel._typing import AnyArray, Boundary, Progress, Shape
+from fastkernel._loops.restoration import crop_around
+from fastkernel._typing import AnyArray, Boundary, FloatArray, Progress, Shape
 
 T = TypeVar("T")
 
 # Bytes of the rows, or of the panel of every image, that a job transforms: with what belongs to
 # them a few second-level caches of 2 MB. Smaller panels would be copied in too short runs.
 JOB_BYTES = 512 << 10
+
+# Bytes of the pixels of a frame that is transformed at once, on one thread: all that belongs to it
+# fits the caches, and threads would take longer to begin than they save.
+SMALL_BYTES = 3 << 20
 
 Pointwise: TypeAlias = Callable[[Sequence[AnyArray], slice, _tiles.Scratch], T]
 
@@ -116,6 +121,15 @@ def stages(progress: Progress | None, n: int) -> Iterator[Progress | None]:
                 progress(100 * stage + 100 * done // total, 100 * n)
 
             yield report
+
+
+def columns_of(n: int) -> FloatArray:
+    """Return for how many frequencies each column of half a transform stands."""
+    counts = np.full(n // 2 + 1, 2.0)
+    counts[0] = 1
+    if n % 2 == 0:
+        counts[-1] = 1
+    return counts
 
 
 def _at_a_time(count: int, length: int, itemsize: int) -> int:
@@ -311,6 +325,149 @@ def invert_rows(
             np.multiply(plan.rows[: by_panel.shape[1], there], scale, out=out[part, here])
 
     _over_rows(work, (image.panels, len(out), image.frame), workers, progress)
+
+
+def change_rows(
+    image: RowSpectra,
+    change: Callable[[AnyArray, slice], object],
+    count: int,
+    workers: int,
+) -> None:
+    """Transform rows that `transform_columns` brought back to pixels, change them, and back again.
+
+    Parameters
+    ----------
+    image : RowSpectra
+        Its panels' first rows are read and overwritten.
+    change : callable
+        ``change(pixels, rows)``, called from several threads at once: ``pixels``, (k, n), times
+        the number of the frame's pixels, are to be changed in place.
+    count : int
+        How many rows.
+    workers : int
+        Threads to use. The answer is the same bit for bit.
+    """
+
+    def work(plan: _fft.ImageRowTransforms, by_panel: AnyArray, part: slice) -> None:
+        np.copyto(by_panel, image.panels[:, part])
+        plan.inverse()
+        change(plan.rows[: by_panel.shape[1]], part)
+        plan.forward()
+        np.copyto(image.panels[:, part], by_panel)
+
+    _over_rows(work, (image.panels, count, image.frame), workers, None)
+
+
+class Spectra(Protocol):
+    """The transforms of an image and a PSF in one frame."""
+
+    frame: Shape
+    energy: float
+
+    def columns(
+        self,
+        pointwise: Pointwise[T],
+        progress: Progress | None = None,
+        back: tuple[int, int] | None = None,
+    ) -> list[T]:
+        """Call a function of the columns, which changes them only if they go ``back``."""
+
+    def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
+        """Write pixels of the first image, whose columns were brought back."""
+
+
+class _Panels:
+    """Those of a large frame: see `transform_columns` and `invert_rows`."""
+
+    def __init__(self, image: RowSpectra, psf: RowSpectra, workers: int) -> None:
+        self.frame, self.energy = image.frame, image.energy
+        self._pair, self._workers = (image, psf), workers
+
+    def columns(
+        self,
+        pointwise: Pointwise[T],
+        progress: Progress | None = None,
+        back: tuple[int, int] | None = None,
+    ) -> list[T]:
+        return transform_columns(self._pair, pointwise, self._workers, progress, back=back)
+
+    def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
+        invert_rows(self._pair[0], out, left, self._workers, progress)
+
+
+class _Small:
+    """Those of a small frame, transformed at once."""
+
+    def __init__(self, plan: _fft.SmallTransforms, frame: Shape, energy: float) -> None:
+        self.frame, self.energy, self._top, self._plan = frame, energy, 0, plan
+
+    def columns(
+        self,
+        pointwise: Pointwise[T],
+        progress: Progress | None = None,
+        back: tuple[int, int] | None = None,
+    ) -> list[T]:
+        lines = [self._plan.lines, self._plan.tap_lines]
+        found = pointwise(lines, slice(0, len(lines[0])), _tiles.Scratch())
+        if back is not None:
+            self._top = back[0]
+            self._plan.inverse()
+        if progress is not None:
+            progress(1, 1)
+        return [found]
+
+    def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
+        m, n = self.frame
+        crop_around(self._plan.rows, self._top % m, left % n, 1 / (m * n), out)
+        if progress is not None:
+            progress(1, 1)
+
+
+def is_small(frame: Shape, dtype: np.dtype[Any]) -> bool:
+    """Return whether a frame is transformed at once, on one thread."""
+    return frame[0] * frame[1] * dtype.itemsize <= SMALL_BYTES
+
+
+@contextmanager
+def pair_spectra(
+    image: Rows,
+    psf: Rows,
+    frame: Shape,
+    dtype: np.dtype[Any],
+    workers: int,
+    progress: Progress | None = None,
+    *,
+    room: int = 0,
+) -> Iterator[Spectra]:
+    """Lend the transforms of an image and a PSF, to look at them and to filter the image.
+
+    Parameters
+    ----------
+    image, psf : Rows
+        What to read.
+    frame, dtype, workers, progress, room
+        As in `row_spectra`.
+
+    Yields
+    ------
+    Spectra
+        That of a small frame is held whole, in scratch. That of a large one holds the rows'
+        spectra, and its columns are transformed whenever they are looked at.
+    """
+    if not is_small(frame, dtype):
+        spectra = row_spectra(image, frame, dtype, workers, progress, room=room)
+        yield _Panels(spectra, row_spectra(psf, frame, dtype, workers), workers)
+        return
+    with _fft.borrowed_small_transforms(frame, psf.height, dtype) as plan:
+        image.read(0, plan.rows[: image.height])
+        if image.height < frame[0]:
+            plan.rows[image.height :] = 0
+        energy = float(loops.sum_of_squares(plan.rows))
+        psf.read(0, plan.taps)
+        plan.forward()
+        if progress is not None:
+            progress(1, 1)
+        yield _Small(plan, frame, energy)
 
 
 def filter_spectra(

@@ -13,8 +13,11 @@ FLOORS = [
     {"errors", "_typing", "_loops"},
     {"_borders", "_convolve_cost", "_cost", "_fft", "_tiles", "_windows", "plotting", "solvers"},
     {"_lazy", "constraints", "convolve_engines", "engines", "penalties", "transforms"},
-    {"_checks", "sweeps"},
-    {"_restore_checks", "convolution", "gather", "matrix", "options", "psf", "shift"},
+    {"_checks", "_frames", "sweeps"},
+    {
+        *("_restore_checks", "convolution", "gather", "matrix", "options", "psf", "shift"),
+        "unknown_boundary",
+    },
     {"background", "descents", "fit", "operators", "restore", "richardson", "separable", "tiled"},
     {"inverse_methods", "large", "multiplicative", "solving", "spectral"},
     {"inverse", "normal"},

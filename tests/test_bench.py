@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,22 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import convolve, data, engines, fit, measure, peers, peers_gwyddion, report, worker
+from bench import (
+    convolve,
+    data,
+    engines,
+    fit,
+    inverse,
+    measure,
+    octave,
+    peers,
+    peers_gwyddion,
+    plots,
+    report,
+    restoration,
+    round_trip,
+    worker,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -153,7 +169,7 @@ def test_engines_are_compared_and_drawn(tmp_path, capsys):
     assert {one["size"] for one in result["references"]} == {96}
     assert "At worst another engine is" in capsys.readouterr().out
     run(tmp_path, "sizes", *sizes)
-    bench.main(["plots", "--quick", "--output", str(tmp_path)])
+    bench.main(["plots", "engines", "sizes", "--quick", "--output", str(tmp_path)])
     for name in ("engines", "sizes"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -312,12 +328,100 @@ def test_gwyddion_finds_the_kernel(tmp_path):
 @pytest.mark.jit
 @pytest.mark.parametrize("suite", ["methods", "descents", "restoration"])
 def test_a_suite_runs_and_writes_its_tables(suite, tmp_path, capsys):
-    bench.main([suite, "--quick", "--repeats", "1", "--output", str(tmp_path)])
+    options = ["--quick", "--no-memory", "--repeats", "1"]
+    bench.main([suite, *options, "--output", str(tmp_path)])
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / f"{suite}.json").read_text(encoding="utf-8"))
     assert result["quick"]
     assert "nan" not in printed
     assert printed.count("|") > 20
+
+
+@pytest.mark.jit
+def test_loops_of_others_take_the_same_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(inverse.CONVOLUTIONS, "convolve2d")  # a second a step
+    result = run(tmp_path, "inverse", "--repeats", "1")
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert all(row["name"] in out for row in result["rows"])
+    assert max(result["differences"].values()) < 1e-9
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows["lstsq"]["residual"] < 0.06
+    assert rows["fista, to the same objective"]["num_iter"] <= rows["gradient_descent"]["num_iter"]
+    monkeypatch.setattr(octave.shutil, "which", lambda name: None)
+    assert inverse.octave_loop(1) is None
+    absent = [row | ({"median": None} if "Octave" in name else {}) for name, row in rows.items()]
+    text = inverse.tables(result | {"rows": absent, "taken": 7})
+    assert "not installed" in text
+    assert "It took 7" in text
+
+
+def test_the_fewest_iterations_are_found_in_a_valley():
+    def error_of(num_iter):
+        asked.append(num_iter)
+        return abs(num_iter - 20) / 20
+
+    for want, goal in ((1, 0.96), (14, 0.3), (17, 0.15), (18, 0.1)):
+        asked = []
+        assert restoration._fewest(error_of, goal, 100) == want
+        assert len(asked) < 15
+    assert restoration._fewest(error_of, -1.0, 100) is None
+    assert restoration._fewest(error_of, 0.0, 10) is None
+
+
+def test_errors_are_told_by_their_distance_to_the_frame():
+    sharp = np.zeros((7, 6))
+    found = np.pad(np.full((5, 4), 2.0), 1, constant_values=3.0)
+    assert restoration._profile(found, sharp) == pytest.approx([3.0, 2.0, 2.0])
+
+
+def test_memory_of_restoration_is_that_of_every_contender(monkeypatch):
+    def peak_memory(call, warm):
+        assert pickle.loads(pickle.dumps(call)).function is warm.function
+        assert len(call.args[0]) > len(warm.args[0])
+        return {"held": 0, "peak": 2**20}
+
+    monkeypatch.setattr(measure, "peak_memory", peak_memory)
+    monkeypatch.setattr(restoration, "WARM", 32)
+    text = restoration._memory_table({"memory": [restoration._memory(64, "float32")]})
+    assert text.count(" 1.00 |") == len(restoration.ITERATIVE) + 4
+
+
+@pytest.mark.jit
+def test_what_is_not_rounded_comes_back():
+    photograph = data.camera()[60:200, 195:336]
+    for blur in round_trip.blurs(photograph.shape).values():
+        stations = round_trip.pictures(photograph, blur, 2)
+        assert list(stations) == round_trip.STATIONS
+        errors = round_trip.errors(stations)
+        assert errors[round_trip.DIVIDED] < 1e-6
+        assert errors[round_trip.BLURRED] > 5
+        assert errors[round_trip.ROUNDED] > errors[round_trip.BLURRED]
+        np.testing.assert_allclose(stations[round_trip.DIVIDED], photograph, rtol=1e-6)
+
+
+@pytest.mark.jit
+def test_borders_and_the_round_trip_are_drawn(tmp_path):
+    assert list(plots.FIGURES) == bench.FIGURES
+    profile = [0.1, 0.2]
+    curves = [
+        {"who": who, "num_iter": steps, "profile": profile}
+        for who, steps in (
+            (restoration.BLURRED, 0),
+            (restoration.ACCELERATED, 10),
+            (restoration.SKIMAGE, 10),
+            (restoration.SKIMAGE, 100),
+        )
+    ]
+    row = {"psf": "disk", "size": 64, "counts": [10, 100], "curves": curves}
+    head = {"suite": "restoration", "quick": True}
+    report.save(tmp_path, head | {"border": [row]}, "")
+    figures = tmp_path / "figures"
+    bench.main(["plots", "--quick", "--output", str(tmp_path), "--figures", str(figures)])
+    assert {path.name for path in figures.iterdir()} == {"border.png", "round_trip.png"}
+    assert max(path.stat().st_size for path in figures.iterdir()) < 400_000
+    with pytest.raises(SystemExit, match="python -m bench sizes"):
+        bench.main(["plots", "sizes", "--output", str(tmp_path)])
 
 
 def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):

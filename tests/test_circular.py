@@ -97,3 +97,15 @@ def test_a_tile_is_written_and_what_is_not_finite_seen(bad, dtype, rng):
     assert_array_equal(out[4, 4], dtype.type(bad))
     found[:] = np.finfo(dtype).max  # finite, though its sum is not
     assert circular.write_tile(found, (3, 4), out, 2, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_large_images_are_written_past_the_caches_all_the_same(dtype, rng):
+    """Wherever a row begins and ends between the borders of vectors."""
+    found, out = rng.random((3, 80)).astype(dtype), np.zeros((1061, 2003), dtype)
+    assert out.nbytes >= circular.STREAMED
+    for left, width in [(0, 80), (1, 1), (5, 3), (7, 64), (1923, 80), (2002, 1), (9, 77)]:
+        assert circular.write_tile(found, (3, width), out, 1058, left)
+        assert_array_equal(out[1058:, left : left + width], found[:, :width])
+        assert np.count_nonzero(out) == 3 * width
+        out[1058:] = 0

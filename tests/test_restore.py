@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from naive import filtered
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft, signal
 
-from fastkernel import transforms
+from fastkernel import restore as restoration
+from fastkernel import transforms, unknown_boundary
+from fastkernel._frames import extended, tapered
 from fastkernel.restore import gcv_balance, inverse_filter, wiener
 from fastkernel.richardson import richardson_lucy
 from fastkernel.tiled import restore_tiled
@@ -43,6 +46,16 @@ def wiener_of_the_book(y, psf, balance):
     return fft.ifft2(h.conj() * fft.fft2(y) / (np.abs(h) ** 2 + balance * penalty)).real
 
 
+BORDERS = ["circular", "symmetric", "edge_taper", "unknown"]
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Conjugate gradients go on until rounding stops them."""
+    monkeypatch.setattr(unknown_boundary, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 400)
+
+
 SHAPES = [(8, 8), (9, 13), (30, 7), (17, 64)]
 
 
@@ -59,18 +72,16 @@ def test_wiener_equals_its_formula(shape, psf_shape, rng):
 
 
 def test_wiener_equals_that_of_scikit_image(rng):
-    restoration = pytest.importorskip("skimage.restoration")
+    peer = pytest.importorskip("skimage.restoration")
     y, psf = rng.random((40, 42)), gaussian(7, 1.5)
     got = wiener(y, psf, 0.1, boundary="circular")
-    assert_allclose(got, restoration.wiener(y, psf, 0.1, clip=False), atol=1e-12)
+    assert_allclose(got, peer.wiener(y, psf, 0.1, clip=False), atol=1e-12)
 
 
 def test_mirror_images_stand_beyond_the_frame(rng):
     """What is read beyond the frame is the mirror image first, and leads to the other side."""
-    from fastkernel.restore import _extended
-
     image = rng.random((20, 30))
-    rows, (m, n) = _extended(image, (5, 7))
+    rows, (m, n) = extended(image, (5, 7))
     out = np.empty((m, n))
     for top in range(m):
         rows.read(top, out[top : top + 1])
@@ -93,7 +104,90 @@ def want_below(image, size):
     return (1 - share) * mirrored[-size:] + share * mirrored[:size]
 
 
-@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
+@pytest.mark.parametrize("psf_shape", [(5, 7), (4, 2), (1, 6)])
+def test_the_edge_taper_is_that_of_the_book(psf_shape, rng):
+    y, psf = 100 * rng.random((20, 31)), 3 * rng.random(psf_shape)
+    share = []
+    for axis, n in enumerate(y.shape):
+        power = np.abs(fft.fft(psf.sum(axis=1 - axis), n - 1)) ** 2
+        lags = fft.ifft(power).real / power.mean()
+        share.append(1 - np.append(lags, lags[0]))
+    blurred = fft.ifft2(spectrum(psf / psf.sum(), y.shape) * fft.fft2(y)).real
+    inside = np.outer(*share)
+    taper = inside * y + (1 - inside) * blurred
+    assert_allclose(taper[6:-6, 7:-7], y[6:-6, 7:-7])
+    got = wiener(y, psf, 0.3, boundary="edge_taper")
+    assert_allclose(got, wiener_of_the_book(taper, psf, 0.3), atol=1e-10)
+    single = wiener(y.astype(np.float32), psf, 0.3, boundary="edge_taper")
+    assert_allclose(single, got, atol=2e-5 * np.abs(got).max())
+    guarded = inverse_filter(y, psf, 0.3, boundary="edge_taper", guarded=True)
+    want = inverse_filter(taper, psf, 0.3, guarded=True)
+    assert_allclose(guarded, want, atol=1e-10)
+
+
+def test_an_edge_taper_wider_than_the_image_is_its_blur_at_the_frame(rng):
+    y, psf = rng.random((5, 6)), rng.random((5, 6)) - 0.2
+    taper = tapered(y, psf, np.dtype(float), 1)
+    blurred = fft.ifft2(spectrum(psf / psf.sum(), y.shape) * fft.fft2(y)).real
+    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        assert_allclose(taper[edge], blurred[edge])
+    low, high = np.minimum(y, blurred), np.maximum(y, blurred)
+    assert ((taper > low - 1e-12) & (taper < high + 1e-12)).all()
+
+
+def least_squares_of_the_frame(y, psf, penalty, balance):
+    """The dense solution: a row for every pixel in the frame, and one for every penalty."""
+    (m, n), (p, q) = y.shape, psf.shape
+    torus = extended(y, psf.shape)[1]
+    assert torus[0] >= m + p - 1
+    assert torus[1] >= n + q - 1
+    point = np.zeros(torus)
+    point[0, 0] = 1
+    spread = filtered(point, psf, "same", "circular")
+    rough = np.sqrt(balance) * filtered(point, penalty, "same", "circular")
+    columns = [
+        np.append(np.roll(spread, at, (0, 1))[:m, :n], np.roll(rough, at, (0, 1)))
+        for at in np.ndindex(torus)
+    ]
+    rows, wanted = np.array(columns).T, np.append(y, np.zeros(torus))
+    return np.linalg.lstsq(rows, wanted, rcond=None)[0].reshape(torus)[:m, :n]
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("psf_shape", [(3, 3), (4, 2), (1, 6), (2, 5)])
+def test_an_unknown_border_is_the_least_squares_of_the_frame(psf_shape, exact, rng):
+    y, psf = 10 * rng.random((7, 9)), rng.random(psf_shape)
+    laplacian = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
+    runs = [(wiener, 0.3, laplacian, 0.3, {})]
+    runs.append((inverse_filter, 0.2, np.ones((1, 1)), 0.04, {"guarded": True}))
+    for restore, number, penalty, balance, options in runs:
+        want = least_squares_of_the_frame(y, psf, penalty, balance)
+        for image, atol in ((y, 1e-8), (y.astype(np.float32), 2e-4)):
+            got = restore(image, psf, number, boundary="unknown", **options)
+            assert got.dtype == image.dtype
+            assert_allclose(got, want, atol=atol * np.abs(want).max())
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("noise", [1, 5])
+def test_an_unknown_border_is_as_good_as_the_inside(noise, rng):
+    psf, scene = disk(15), photo()
+    y = signal.fftconvolve(scene, psf, "same")[128:384, 128:384]
+    y += noise * rng.standard_normal(y.shape)
+    rim = np.ones(y.shape, bool)
+    rim[15:-15, 15:-15] = False
+
+    def errors(boundary):
+        squares = np.square(wiener(y, psf, boundary=boundary) - scene[128:384, 128:384])
+        return np.sqrt(squares[rim].mean()), np.sqrt(squares[~rim].mean())
+
+    near, inside = errors("unknown")
+    assert near < 2 * inside
+    assert errors("circular")[0] > 4 * inside
+    assert inside < 1.01 * errors("symmetric")[1]
+
+
+@pytest.mark.parametrize("boundary", BORDERS)
 def test_a_constant_image_stays_constant(boundary):
     for dtype, rtol in ((np.float32, 1e-5), (np.float64, 1e-12)):
         for balance in (0.01, "gcv"):
@@ -137,7 +231,9 @@ def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
     octaves = np.arange(-20, 20, 0.05)
     left = [2.0**o * ratio / (1 + 2.0**o * ratio) for o in octaves]
     energy = np.abs(fft.fft2(y)) ** 2
-    scores = [(energy * r**2).sum() / r.sum() ** 2 for r in left]
+    scores = np.array([(energy * r**2).sum() / r.sum() ** 2 for r in left])
+    gained = np.array([((1 - r) ** 2 / np.abs(h) ** 2)[ratio > 0].sum() for r in left])
+    scores *= 1 + 0.05 * scores * gained * np.sum(ratio > 0) / energy[ratio > 0].sum()
     found = gcv_balance(y, psf, boundary="circular")
     assert abs(np.log2(found) - octaves[np.argmin(scores)]) < 0.1
     for scale in (1e-12, 3.0, 1e12):
@@ -146,13 +242,30 @@ def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
         assert_allclose(gcv_balance(y * scale, psf, boundary="circular"), found, rtol=1e-6)
 
 
+@pytest.mark.jit
+@pytest.mark.parametrize("name", ["camera", "moon"])
+@pytest.mark.parametrize("sigma", [3.0, 5.0, 8.0])
+def test_gcv_survives_rounding_under_a_wide_blur(name, sigma):
+    """What rounding leaves is not white then, and plain cross-validation restores noise alone."""
+    truth, psf = photo(name)[:256, :256], gaussian(2 * int(4.3 * sigma) + 1, sigma)
+    blurred = np.rint(fft.ifft2(spectrum(psf, truth.shape) * fft.fft2(truth)).real)
+
+    def error(balance, image=blurred):
+        return np.square(wiener(image, psf, balance, boundary="circular") - truth).mean()
+
+    assert error("gcv") < 3 * min(error(2.0**octave) for octave in range(-30, 8, 2))
+    assert error("gcv", blurred.astype(np.uint8)) == error("gcv")
+
+
 def test_images_of_a_pixel(rng):
     for shape in ((1, 1), (1, 9), (2, 3)):
         y = rng.random(shape)
-        for boundary in ("circular", "symmetric"):
+        for boundary in BORDERS:
+            guarded = boundary == "unknown"
             assert_allclose(wiener(y, [[2.0]], 0, boundary=boundary), y / 2)
             assert np.isfinite(wiener(y, [[2.0]], boundary=boundary)).all()
-            assert_allclose(inverse_filter(y, [[2.0]], 0, boundary=boundary), y / 2)
+            got = inverse_filter(y, [[2.0]], 0, boundary=boundary, guarded=guarded)
+            assert_allclose(got, y / 2)
 
 
 @pytest.mark.jit
@@ -210,39 +323,62 @@ def test_an_empty_frequency_is_left_empty():
     assert_allclose(got, 5)
 
 
-def test_channels_clip_and_callback(rng):
+@pytest.mark.parametrize("boundary", ["symmetric", "edge_taper", "unknown"])
+def test_channels_clip_and_callback(boundary, rng, monkeypatch):
+    monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 3)
     y, psf = rng.random((3, 20, 21)), rng.random((3, 3, 3))
     done = []
     got = wiener(
         np.moveaxis(y, 0, -1),
         np.moveaxis(psf, 0, -1),
         channel_axis=2,
+        boundary=boundary,
         clip=(0, None),
         callback=lambda *counts: done.append(counts),
     )
     for i in range(3):
-        assert_array_equal(got[..., i], wiener(y[i], psf[i]).clip(0))
+        assert_array_equal(got[..., i], wiener(y[i], psf[i], boundary=boundary).clip(0))
     assert done == sorted(done)
     assert done[-1][0] == done[-1][1]
+    assert len(done) >= 9
     for i, plane in enumerate(inverse_filter(y, psf[0], 0.1, channel_axis=0)):
         assert_array_equal(plane, inverse_filter(y[i], psf[0], 0.1))
 
     def stop(done, total):
-        raise KeyboardInterrupt
+        if done > total // 2:
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        wiener(y[0], psf[0], callback=stop)
+    for restore, options in ((wiener, {}), (inverse_filter, {"guarded": True})):
+        with pytest.raises(KeyboardInterrupt):
+            restore(y[0], psf[0], boundary=boundary, callback=stop, **options)
 
 
-@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
-def test_workers_and_layouts_change_nothing(boundary, rng, monkeypatch):
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("boundary", BORDERS)
+def test_workers_and_layouts_change_nothing(boundary, small, rng, monkeypatch):
+    monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 2)
     monkeypatch.setattr(transforms, "JOB_BYTES", 2000)
+    monkeypatch.setattr(restoration, "_ALONE", 0)
+    if not small:
+        monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
     y, psf = rng.integers(0, 255, (40, 51)).astype(float), rng.random((3, 4))
     want = wiener(y, psf, boundary=boundary, workers=1)
     frozen = y.copy()
     frozen.flags.writeable = False
     for image in (frozen, np.asfortranarray(y), y.astype(np.uint8), y.astype(">f8")):
         assert_array_equal(wiener(image, psf, boundary=boundary, workers=3), want)
+
+
+@pytest.mark.parametrize("boundary", BORDERS)
+def test_large_frames_are_filtered_as_small_ones(boundary, rng, monkeypatch):
+    y, psf = rng.random((31, 22)), rng.random((4, 3))
+    want = wiener(y, psf, boundary=boundary)
+    plain = {} if boundary != "unknown" else {"guarded": True}
+    inverse = inverse_filter(y, psf, 0.5, boundary=boundary, **plain)
+    monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
+    assert_allclose(wiener(y, psf, boundary=boundary), want, atol=1e-10)
+    got = inverse_filter(y, psf, 0.5, boundary=boundary, **plain)
+    assert_allclose(got, inverse, atol=1e-10)
 
 
 @pytest.mark.jit
@@ -326,9 +462,24 @@ CASES = {
     "unknown border": (
         {"boundary": "zero"},
         ValueError,
-        r"boundary must be one of 'circular', 'symmetric', got 'zero'",
+        r"boundary must be one of 'circular', 'symmetric', 'edge_taper', 'unknown', got 'zero'",
     ),
     "reflect": ({"boundary": "reflect"}, ValueError, r"say 'symmetric'"),
+    "nan and an unknown border": (
+        {"image": NAN, "boundary": "unknown", "guarded": True},
+        ValueError,
+        r"image must be finite, got nan at index \(2, 3\)",
+    ),
+    "nan and an edge taper": (
+        {"image": NAN, "boundary": "edge_taper"},
+        ValueError,
+        r"image must be finite, got nan at index \(2, 3\)",
+    ),
+    "an edge taper by nothing": (
+        {"psf": np.array([[1.0, -2.0, 1.0]]), "boundary": "edge_taper"},
+        ValueError,
+        r"psf must not sum to 0 with boundary='edge_taper', .* use 'symmetric' or 'unknown'",
+    ),
     "clip": ({"clip": (2, 1)}, ValueError, r"clip must be \(low, high\)"),
     "no workers": ({"workers": 0}, ValueError, r"workers must be a positive integer"),
 }
@@ -339,6 +490,8 @@ CASES = {
 def test_refusals(case, function):
     changes, error, message = CASES[case]
     arguments = {"image": IMAGE, "psf": PSF, **changes}
+    if function is wiener:
+        arguments.pop("guarded", None)
     with pytest.raises(error, match=message):
         function(**arguments)
 
@@ -350,6 +503,8 @@ def test_refusals_of_one_function():
         wiener(IMAGE, PSF, -1)
     with pytest.raises(ValueError, match="epsilon must be finite and at least 0, got -1"):
         inverse_filter(IMAGE, PSF, -1)
+    with pytest.raises(ValueError, match=r"no plain division; pass guarded=True, or take another"):
+        inverse_filter(IMAGE, PSF, boundary="unknown")
     with pytest.raises(ValueError, match=r"psf must not be larger than a tile, got .* \(2, 9\)"):
         restore_tiled(wiener, IMAGE, PSF, tile_shape=(2, 20))
     with pytest.raises(ValueError, match=r"tile_shape must be two positive integers .* got 5"):

@@ -131,6 +131,14 @@ def test_every_engine(shapes, accelerated, engine, rng):
     assert_allclose(got, want, rtol=1e-9)
 
 
+def test_a_psf_of_dark_corners(engine, rng):
+    """What stands in a tile's corner is then blurred to nothing."""
+    y, psf = rng.random((40, 51)), rng.random((5, 4))
+    psf[::4, ::3] = 0
+    got = richardson_lucy(y, psf, 5, acceleration=False)
+    assert_allclose(got, transcription(y, psf, 5, "unknown"), rtol=1e-9)
+
+
 @pytest.mark.parametrize("noise", [0.05, "poisson"])
 def test_every_engine_stops_at_the_same_iteration(noise, engine, rng):
     psf = rng.random((3, 4)) + 0.1

@@ -118,6 +118,57 @@ def test_the_function_sees_every_column_once_and_in_order(jobs, rng):
     assert [i for columns in seen for i in range(columns.start, columns.stop)] == list(range(11))
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rows_are_changed_as_pixels(workers, jobs, rng):
+    image, frame, seen = rng.random((12, 15)), (20, 33), []
+    rows = transforms.row_spectra(
+        rows_of(image, frame, count=12), frame, np.dtype(float), workers, room=12
+    )
+    transforms.transform_columns([rows], lambda *_: None, workers, back=(0, 12))
+
+    def double(pixels, part):
+        seen.extend(range(part.start, part.stop))
+        assert_allclose(pixels[:, :15], image[part] * 20 * 33, rtol=1e-12)
+        assert_allclose(pixels[:, 15:], 0, atol=1e-10)
+        pixels /= 10 * 33
+
+    transforms.change_rows(rows, double, 12, workers)
+    assert sorted(seen) == list(range(12))
+    found = transforms.transform_columns([rows], lambda lines, *_: lines[0].copy(), workers)
+    assert_allclose(np.concatenate(found).T, 2 * fft.rfft2(image, frame), rtol=0, atol=1e-12)
+
+
+def test_columns_stand_for_all_frequencies():
+    for n in (1, 2, 7, 8):
+        line = np.arange(1, n + 1)
+        power = np.abs(fft.rfft(line)) ** 2
+        assert transforms.columns_of(n) @ power == pytest.approx(n * (line @ line))
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pairs_are_looked_at_and_filtered(small, dtype, jobs, monkeypatch, rng):
+    if not small:
+        monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
+    frame, image, psf = (20, 33), rng.random((18, 30)).astype(dtype), rng.random((4, 5))
+    want = [fft.rfft2(part.astype(float), frame) for part in (image, psf)]
+    parts = rows_of(image, frame, count=18), rows_of(psf, frame, count=4)
+    out, done = np.empty((18, 30), dtype), []
+    with transforms.pair_spectra(*parts, frame, np.dtype(dtype), 2, room=18) as pair:
+        assert pair.energy == pytest.approx(np.sum(np.square(image, dtype=float)), rel=1e-6)
+        for _ in range(2):
+            found = pair.columns(lambda lines, *_: np.array(lines))
+            for i in range(2):
+                lines = np.concatenate([part[i] for part in found])
+                assert_allclose(lines.T, want[i], rtol=0, atol=EPS[dtype] * 1e3)
+        pair.columns(product, lambda *counts: done.append(counts), (-3, 18))
+        pair.invert(out, 40, lambda *counts: done.append(counts))
+    whole = np.roll(fft.irfft2(want[0] * want[1], frame), (3, -40), (0, 1))[:18, :30]
+    assert_allclose(out, whole, rtol=0, atol=EPS[dtype] * 1e2)
+    assert all(counts[0] <= counts[1] for counts in done)
+    assert done[-1][0] == done[-1][1]
+
+
 def test_energy_is_that_of_the_pixels(jobs, rng):
     image = rng.random((14, 15)).astype(np.float32)
     found = transforms.row_spectra(rows_of(image, image.shape), image.shape, image.dtype, 2)

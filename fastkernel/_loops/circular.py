@@ -140,6 +140,13 @@ class _Emitter:
         for value, part in zip(values, pair, strict=True):
             self.builder.store(value, self._pointer(part, place), align=self.bytes)
 
+    def stream(self, value, data, place):
+        """Store a vector past the caches, at an address that is a multiple of its size."""
+        number = ir.IntType(32)
+        stored = self.builder.store(value, self._pointer(data, place), align=VECTOR_BYTES)
+        once = self.builder.module.add_metadata([ir.Constant(number, 1)])
+        stored.set_metadata("nontemporal", once)
+
     def factor(self, table, place):
         """Load one complex number into all lanes."""
         b = self.builder
@@ -598,6 +605,59 @@ def convolve_pair(pair, between, panel, down, across, spectrum):
         _back(panel, m, radices, table, radices.size - 1, re, im, col, pair.shape[2])
 
 
+def _stream_plain(x, start, out, out_start, count):
+    """Copy as `_stream_typed` does, in NumPy: what runs when the JIT is off."""
+    out.reshape(-1)[out_start : out_start + count] = x.ravel()[start : start + count]
+
+
+def _stream_typed(typing_context, x, start, out, out_start, count):
+    """Copy ``count`` pixels past the caches, which whole cache lines can be."""
+    i = types.intp
+
+    def codegen(context, b, signature, values):
+        e = _Emitter(context, b, signature.args[0])
+        x, out = _data(context, b, signature, values, 0, 2)
+        _, start, _, out_start, count = values
+        address = b.ptrtoint(b.gep(out, [out_start]), e.index)
+        ahead = b.and_(b.neg(address), e.number(VECTOR_BYTES - 1))
+        ahead = b.udiv(ahead, e.number(e.bytes))
+        ahead = b.select(b.icmp_signed("<", ahead, count), ahead, count)
+        whole = b.sub(count, ahead)
+        end = b.add(ahead, b.sub(whole, b.urem(whole, e.number(e.lanes))))
+
+        def copy_one(place):
+            value = b.load(b.gep(x, [b.add(start, place)]))
+            b.store(value, b.gep(out, [b.add(out_start, place)]))
+
+        with cgutils.for_range(b, ahead) as one:
+            copy_one(one.index)
+        with cgutils.for_range_slice(b, ahead, end, e.number(e.lanes)) as (place, _):
+            (value,) = e.load((x,), b.add(start, place))
+            e.stream(value, out, b.add(out_start, place))
+        with cgutils.for_range_slice(b, end, count, e.number(1)) as (place, _):
+            copy_one(place)
+        return context.get_dummy_value()
+
+    return types.void(x, i, out, i, i), codegen
+
+
+def _settle_typed(typing_context):
+    """Wait until other threads see all that was streamed."""
+
+    def codegen(context, b, signature, values):
+        b.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+_stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
+_settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
+
+# Bytes of an image from which on it is written past the caches, which then need not read it first.
+STREAMED = 8 << 20
+
+
 @_loop
 def write_tile(found, shape, out, top, left):
     """Write the first rows and columns of a tile into an image, and see whether they are finite.
@@ -623,10 +683,18 @@ def write_tile(found, shape, out, top, left):
     Cost: a multiply-add a pixel.
     """
     height, width = shape
-    spoilt = out.dtype.type(0)
+    spoilt, streamed = out.dtype.type(0), out.size * out.itemsize >= STREAMED
     for row in range(height):
-        x, y = found[row, :width], out[top + row, left : left + width]
+        x = found[row, :width]
         for c in range(width):
-            y[c] = x[c]
             spoilt += x[c] * 0  # NaN where a pixel is not finite
+        if streamed:
+            place = (top + row) * out.shape[1] + left
+            _stream(found, row * found.shape[1], out, place, width)
+        else:
+            y = out[top + row, left : left + width]
+            for c in range(width):
+                y[c] = x[c]
+    if streamed:
+        _settle()
     return spoilt == 0

@@ -6,11 +6,47 @@ A loop checks nothing, allocates no result, starts no thread and calls only this
 import math
 
 import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from fastkernel._loops._jit import loop
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+
+
+def _fetch_typed(typing_context, x, row, start, count):
+    """Have a part of a row of a C-ordered image brought to the caches.
+
+    Rows of a tile begin far from each other, where the processor does not look ahead by itself.
+    """
+    i = types.intp
+
+    def codegen(context, b, signature, values):
+        x = cgutils.create_struct_proxy(signature.args[0])(context, b, value=values[0])
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        signature_of = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        fetch = cgutils.get_or_insert_function(b.module, signature_of, "llvm.prefetch.p0")
+        rows, cols = cgutils.unpack_tuple(b, x.shape)
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        line = ir.Constant(ir.IntType(64), _LINE_BYTES // size)
+        start = b.add(b.mul(values[1], cols), values[2])
+        flags = [ir.Constant(flag, value) for value in (0, 3, 1)]  # read, keep, data
+        with (
+            b.if_then(b.icmp_signed("<", values[1], rows)),
+            cgutils.for_range_slice(b, start, b.add(start, values[3]), line) as (place, _),
+        ):
+            b.call(fetch, [b.bitcast(b.gep(x.data, [place]), byte), *flags])
+        return context.get_dummy_value()
+
+    return types.void(x, i, i, i), codegen
+
+
+_LINE_BYTES = 64
+
+_fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
 
 
 @_loop
@@ -44,6 +80,7 @@ def divide(blurred, shape, origin, data, floor):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
+        _fetch(data, top + row + 1, left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside = x[first:last]
@@ -128,20 +165,18 @@ def poisson_misfit(blurred, at, data, weights, tile, floor):
 
 
 @_loop
-def update(correlated, point, inverse_sensitivity, tile, out):
-    r"""Multiply a point by the correlated ratios of a tile.
+def update(correlated, point, inverse_sensitivity, tile):
+    r"""Multiply the correlated ratios of a tile by a point, in place.
 
     Parameters
     ----------
     correlated : (>= height, >= width) float32 or float64 array
-        The correlated ratios in the tile, C order.
+        The correlated ratios in the tile, overwritten by the new estimate; C order.
     point, inverse_sensitivity : (M, N) arrays of correlated's dtype
         What the ratios were found at, and the reciprocal of the PSF's sums over the data, 0 where
         a pixel is left as it is; C order. A reciprocal of (1, 1) is that of all pixels.
     tile : (int, int, int, int)
         ``(top, left, height, width)``.
-    out : (M, N) array of point's dtype
-        Overwritten in the tile by the new estimate; C order.
 
     Returns
     -------
@@ -158,16 +193,16 @@ def update(correlated, point, inverse_sensitivity, tile, out):
     squares, size, zero = 0.0, 0.0, point.dtype.type(0)
     uniform = inverse_sensitivity.size == 1
     for row in range(height):
-        h = correlated[row, :width]
-        z, x = point[top + row, left : left + width], out[top + row, left : left + width]
+        _fetch(point, top + row + 1, left, width)
+        x, z = correlated[row, :width], point[top + row, left : left + width]
         if uniform:
             factor = inverse_sensitivity[0, 0]
             for c in range(width):
-                x[c] = z[c] * max(h[c], zero) * factor
+                x[c] = z[c] * max(x[c], zero) * factor
         else:
             a = inverse_sensitivity[top + row, left : left + width]
             for c in range(width):
-                x[c] = z[c] * max(h[c], zero) * a[c] if a[c] > 0 else z[c]
+                x[c] = z[c] * max(x[c], zero) * a[c] if a[c] > 0 else z[c]
         for c in range(width):
             change = np.float64(x[c]) - z[c]
             squares += change * change
@@ -176,16 +211,18 @@ def update(correlated, point, inverse_sensitivity, tile, out):
 
 
 @_loop
-def compare_step(point, newer, tile, step):
+def compare_step(newer, point, tile, step):
     r"""Store the step of a tile, and compare it with the one before.
 
     Parameters
     ----------
-    point, newer : (M, N) float32 or float64 arrays
-        Where the step began and where it led; C order.
+    newer : (>= height, >= width) float32 or float64 array
+        Where the step led, in the tile; C order.
+    point : (M, N) array of newer's dtype
+        Where it began, C order.
     tile : (int, int, int, int)
         ``(top, left, height, width)``.
-    step : (M, N) array of point's dtype
+    step : (M, N) array of newer's dtype
         The step before, overwritten in the tile by this one; C order.
 
     Returns
@@ -199,9 +236,10 @@ def compare_step(point, newer, tile, step):
     """
     top, left, height, width = tile
     product = 0.0
-    for row in range(top, top + height):
-        z, x = point[row, left : left + width], newer[row, left : left + width]
-        g = step[row, left : left + width]
+    for row in range(height):
+        _fetch(step, top + row + 1, left, width)
+        x, z = newer[row, :width], point[top + row, left : left + width]
+        g = step[top + row, left : left + width]
         for c in range(width):
             change = x[c] - z[c]
             product += np.float64(change) * g[c]
@@ -334,7 +372,7 @@ def filter_columns(y, h, across, down, amount):
 
 
 @_loop
-def add_by_ratio(y, h, across, down, counts, first, per_octave, found):
+def add_by_ratio(y, h, across, down, counts, first, ratio, bits, found):
     r"""Sort frequencies by what decides how much a regulariser takes of them.
 
     Parameters
@@ -345,30 +383,336 @@ def add_by_ratio(y, h, across, down, counts, first, per_octave, found):
         Parts of the regulariser, as in `filter_columns`.
     counts : (k,) float64 array
         How many frequencies of the full transform a column stands for.
-    first : float
-        Binary logarithm of the ratio at which the bins begin.
-    per_octave : int
-        Bins to a factor of two.
-    found : (2, bins) float64 array
-        Added to: the energy of ``y``, and the frequencies. Ratios beyond the bins go to the
-        nearest; frequencies without a penalty are left out.
+    first : int
+        Number of the lowest bin, as in Notes.
+    ratio : (m,) float64 array
+        Scratch.
+    bits : (m,) int64 array
+        The same memory.
+    found : (bins, 3) float64 array
+        Added to: the energy of ``y``, the frequencies, and how much the division would multiply
+        the energy of white noise. Ratios beyond the bins go to the nearest, where they do not
+        count in the last; frequencies without a penalty are left out.
 
     Notes
     -----
-    Bins of :math:`\log_2 ((a_j + b_l)^2 / |H_{jl}|^2)`. Cost: a logarithm a frequency.
+    The bins are those of :math:`(a_j + b_l)^2 / |H_{jl}|^2` whose float64 has the same exponent
+    and the same four bits after it: 16 a factor of two, counted from the number 0, and no
+    logarithm. Cost: a division and a few operations a frequency.
     """
-    last = found.shape[1] - 1
+    last = found.shape[0] - 1
     for j in range(y.shape[0]):
-        for i in range(y.shape[1]):
-            penalty = across[j] + down[i]
-            if penalty <= 0:
-                continue
+        line, taps, a, weight = y[j], h[j], across[j], counts[j]
+        for i in range(taps.size):
+            re, im = np.float64(taps[i].real), np.float64(taps[i].imag)
+            penalty = a + down[i]
+            ratio[i] = penalty * penalty / max(re * re + im * im, 1e-300)
+        for i in range(line.size):
+            if a + down[i] > 0:
+                place = min(max((bits[i] >> 48) - first, 0), last)
+                u, v = np.float64(line[i].real), np.float64(line[i].imag)
+                found[place, 0] += weight * (u * u + v * v)
+                found[place, 1] += weight
+                if place < last:
+                    found[place, 2] += weight * ratio[i] / ((a + down[i]) * (a + down[i]))
+
+
+@_loop
+def least_cross_validation(found, per_octave, octaves, noise, caution, bins):
+    r"""Return the balance of the least score of generalised cross-validation.
+
+    Parameters
+    ----------
+    found : (k, 3) float64 array
+        As `add_by_ratio` leaves it, the last number for a PSF of sum 1.
+    per_octave : int
+        Bins to a factor of two.
+    octaves : int
+        The binary logarithm of the lowest bin's ratio is minus that.
+    noise : float
+        What is added to the energy of a frequency.
+    caution : float
+        How much noise that is as strong as the image adds to the score, as a share of it.
+    bins : (4, k) float64 array
+        Scratch.
+
+    Returns
+    -------
+    float
+        The binary logarithm of the balance; minus infinity where there is no energy.
+
+    Notes
+    -----
+    .. math:: V = \frac{\sum_i E_i r_i^2}{(\sum_i N_i r_i)^2}, \qquad
+              r_i = \frac{\lambda \rho_i}{1 + \lambda \rho_i}, \qquad
+              \mathrm{score} = V \left(1 + \gamma\, V \frac{\sum_i N_i}{\sum_i E_i}
+              \sum_i G_i (1 - r_i)^2\right)
+
+    at every second octave, then ever closer around the best, to 1/32 of an octave. Where all
+    :math:`r_i` are near 0 or 1 the score hardly changes, and is left out. Cost: a division a bin
+    and balance.
+    """
+    used, low, high, total, count = 0, 0, 0, 0.0, 0.0
+    energy, number, power, gain = bins[0], bins[1], bins[2], bins[3]  # power over penalty
+    for place in range(found.shape[0]):
+        if found[place, 1] > 0:
+            octave = place // per_octave - octaves
+            ratio = 1 + (place % per_octave + 0.5) / per_octave
+            if used == 0:
+                high = min(16 - octave, octaves)
+            low = max(-8 - octave, -octaves)
+            energy[used], number[used], gain[used] = found[place]
+            power[used] = 2.0**-octave / ratio
+            total += energy[used]
+            count += number[used]
+            used += 1
+    if not total > 0:
+        return -np.inf
+    for i in range(used):
+        energy[i] += noise * number[i]
+    first, step, steps, best = np.float64(low), 2.0, (high - low) // 2 + 1, 0.0
+    for _ in range(4):
+        least = np.inf
+        for i in range(steps):
+            octave_here = first + i * step
+            inverse, misfit, freedom, gained = 2.0**-octave_here, 0.0, 0.0, 0.0
+            for j in range(used):
+                left = 1 / (1 + inverse * power[j])
+                misfit += energy[j] * left * left
+                freedom += number[j] * left
+                gained += gain[j] * (1 - left) * (1 - left)
+            score = misfit / (freedom * freedom)
+            score *= 1 + caution * score * gained * count / total
+            if score < least:
+                least, best = score, octave_here
+        first, step, steps = best - step, step / 4, 9
+    return best
+
+
+@_loop
+def fade(x, mean, down, across):
+    r"""Take the mean from rows and multiply them by a window.
+
+    Parameters
+    ----------
+    x : (k, n) float32 or float64 array
+        Changed in place; rows in C order.
+    mean : float
+        Of x's type.
+    down, across : (k,) and (n,) arrays of x's dtype
+        The window.
+
+    Notes
+    -----
+    Cost: three operations a pixel.
+    """
+    for r in range(x.shape[0]):
+        row, height = x[r], down[r]
+        for c in range(across.size):
+            row[c] = (row[c] - mean) * (height * across[c])
+
+
+@_loop
+def join(x, after, before, share):
+    r"""Fill what stands beyond the ends of rows with two continuations, one turning into the other.
+
+    Parameters
+    ----------
+    x : (k, n) float32 or float64 array
+        Its last columns are overwritten; C order.
+    after, before : (margin,) int64 arrays
+        Which columns continue the row, and lead to its beginning.
+    share : (margin,) float64 array
+        That of ``before``, from 0 to 1.
+
+    Notes
+    -----
+    Cost: three operations a pixel.
+    """
+    n = x.shape[1] - share.size
+    for r in range(x.shape[0]):
+        row = x[r]
+        for c in range(share.size):
+            row[n + c] = (1 - share[c]) * row[after[c]] + share[c] * row[before[c]]
+
+
+@_loop
+def blend(after, before, share, out):
+    r"""Turn one image into another from row to row.
+
+    Parameters
+    ----------
+    after, before : (k, n) float32 or float64 arrays
+        The images, C order.
+    share : (k,) float64 array
+        That of ``before``, from 0 to 1.
+    out : (k, n) array of their dtype
+        Overwritten; rows in C order.
+
+    Notes
+    -----
+    Cost: three operations a pixel.
+    """
+    for r in range(share.size):
+        x, y, z, part = after[r], before[r], out[r], share[r]
+        for c in range(x.size):
+            z[c] = (1 - part) * x[c] + part * y[c]
+
+
+@_loop
+def crop_around(pixels, top, left, scale, out):
+    r"""Write a part of a periodic image, scaled.
+
+    Parameters
+    ----------
+    pixels : (m, n) float32 or float64 array
+        One period, C order.
+    top, left : int
+        Where the part begins, from 0, below m and n.
+    scale : float
+        What pixels are multiplied by.
+    out : (rows, cols) array of pixels' dtype
+        Overwritten; rows in C order, no more than m, and columns no more than n.
+
+    Notes
+    -----
+    Cost: one multiplication a pixel.
+    """
+    m, n = pixels.shape
+    cols = out.shape[1]
+    until = min(cols, n - left)
+    for r in range(out.shape[0]):
+        source = pixels[top + r if top + r < m else top + r - m]
+        row, right = out[r], source[left:]
+        for c in range(until):
+            row[c] = right[c] * scale
+        rest = row[until:]
+        for c in range(rest.size):
+            rest[c] = source[c] * scale
+
+
+@_loop
+def blur_direction(h, residual, direction, across, down, amount, seen, share, out):
+    r"""Choose a direction of conjugate gradients from the last, and blur it.
+
+    Parameters
+    ----------
+    h, residual : (k, m) complex64 or complex128 arrays
+        Columns of the transforms of the PSF and of the residual of the normal equations, C order.
+    direction : (k, m) array of h's dtype
+        The last direction, overwritten by the next; C order.
+    across, down, amount : as in `filter_columns`
+        The regulariser.
+    seen : float
+        Share of the pixels that have to be explained.
+    share : float
+        How much of the last direction stays.
+    out : (k, m) array of h's dtype
+        Overwritten by the transform of the blurred direction; C order.
+
+    Notes
+    -----
+    .. math:: P \leftarrow \frac{R}{c\,|H|^2 + s\, (a_j + b_l)^2} + \beta P
+
+    or without the first term where its divisor is 0. Cost: a division and some twenty operations
+    a frequency.
+    """
+    for j in range(h.shape[0]):
+        for i in range(h.shape[1]):
             re, im = np.float64(h[j, i].real), np.float64(h[j, i].imag)
-            power = re * re + im * im
-            place = last
-            if power > 0:
-                ratio = math.log2(penalty * penalty / power)
-                place = int(min(max((ratio - first) * per_octave, 0.0), np.float64(last)))
-            u, v = np.float64(y[j, i].real), np.float64(y[j, i].imag)
-            found[0, place] += counts[j] * (u * u + v * v)
-            found[1, place] += counts[j]
+            penalty = across[j] + down[i]
+            divisor = seen * (re * re + im * im) + amount * penalty * penalty
+            inverse = 1 / divisor if divisor > 0 else 0.0
+            p, r = direction[j, i], residual[j, i]
+            u, v = inverse * r.real + share * p.real, inverse * r.imag + share * p.imag
+            direction[j, i] = complex(u, v)
+            out[j, i] = complex(re * u - im * v, re * v + im * u)
+
+
+@_loop
+def normal_product(h, blurred, x, across, down, amount, counts, out):
+    r"""Apply the adjoint blur to what is seen of a blurred image, and add the penalty.
+
+    Parameters
+    ----------
+    h, blurred, x : (k, m) complex64 or complex128 arrays
+        Columns of the transforms of the PSF, of what is seen of the blurred image, and of the
+        image itself; C order.
+    across, down, amount : as in `filter_columns`
+        The regulariser.
+    counts : (k,) float64 array
+        How many frequencies of the full transform a column stands for.
+    out : (k, m) array of h's dtype
+        Overwritten; C order.
+
+    Returns
+    -------
+    float
+        The product of the image and ``out``, over all frequencies.
+
+    Notes
+    -----
+    .. math:: \overline{H}\, V + s\, (a_j + b_l)^2\, X
+
+    Cost: some fifteen operations a frequency.
+    """
+    product = 0.0
+    for j in range(h.shape[0]):
+        part = 0.0
+        for i in range(h.shape[1]):
+            re, im = np.float64(h[j, i].real), np.float64(h[j, i].imag)
+            b, z = blurred[j, i], x[j, i]
+            root = across[j] + down[i]
+            penalty = amount * root * root
+            u = re * b.real + im * b.imag + penalty * z.real
+            v = re * b.imag - im * b.real + penalty * z.imag
+            part += u * z.real + v * z.imag
+            out[j, i] = complex(u, v)
+        product += counts[j] * part
+    return product
+
+
+@_loop
+def descend(h, x, residual, direction, product, across, down, amount, seen, step, counts):
+    r"""Take a step of conjugate gradients.
+
+    Parameters
+    ----------
+    h : (k, m) complex64 or complex128 array
+        Columns of the transform of the PSF, C order.
+    x, residual : (k, m) arrays of h's dtype
+        Of the image and of the residual of the normal equations, changed in place; C order.
+    direction, product : (k, m) arrays of h's dtype
+        Where the step goes, and what `normal_product` makes of it; C order.
+    across, down, amount : as in `filter_columns`
+        The regulariser.
+    seen : float
+        As in `blur_direction`.
+    step : float
+        Length of the step; 0 to see how large the residual is.
+    counts : (k,) float64 array
+        How many frequencies of the full transform a column stands for.
+
+    Returns
+    -------
+    float
+        The residual's square over the divisor of `blur_direction`, over all frequencies.
+
+    Notes
+    -----
+    Cost: a division and some twenty operations a frequency.
+    """
+    size = 0.0
+    for j in range(h.shape[0]):
+        part = 0.0
+        for i in range(h.shape[1]):
+            p, q, z, r = direction[j, i], product[j, i], x[j, i], residual[j, i]
+            x[j, i] = complex(z.real + step * p.real, z.imag + step * p.imag)
+            u, v = r.real - step * q.real, r.imag - step * q.imag
+            residual[j, i] = complex(u, v)
+            re, im = np.float64(h[j, i].real), np.float64(h[j, i].imag)
+            penalty = across[j] + down[i]
+            divisor = seen * (re * re + im * im) + amount * penalty * penalty
+            part += (u * u + v * v) / divisor if divisor > 0 else 0.0
+        size += counts[j] * part
+    return size

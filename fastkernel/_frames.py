@@ -1,0 +1,156 @@
+"""Frames to transform images in: what stands beyond an image, and penalties of frequencies."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.fft import next_fast_len
+
+from fastkernel._borders import source_index
+from fastkernel._loops import restoration as loops
+from fastkernel._tiles import Scratch, split
+from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel._windows import centre
+from fastkernel.transforms import Rows, pair_spectra, rows_of
+
+# The margin of an extended image, in reaches of the PSF.
+_REACHES = 2
+
+# Small images of one size would spend a tenth of their time on these lines again and again.
+_KEPT = 8
+
+
+class _Margin(NamedTuple):
+    """A line's mirror images beyond both ends, and how one turns into the other."""
+
+    after: AnyArray
+    before: AnyArray
+    share: FloatArray
+
+
+@lru_cache(_KEPT)
+def _margin(length: int, taps: int) -> _Margin:
+    """Return the margin that leads from a line's end back to its beginning."""
+    size = int(next_fast_len(length + max(8, _REACHES * (taps - 1)), real=True)) - length
+    share = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, size + 1) / (size + 1))
+    after = source_index(length, length + size, length, "symmetric")
+    return _Margin(after, source_index(-size, 0, length, "symmetric"), share)
+
+
+def extended(image: AnyArray, kernel_shape: Shape) -> tuple[Rows, Shape]:
+    """Return an image with margins below and to the right, and its shape."""
+    (m, n), (p, q) = image.shape, kernel_shape
+    rows, cols = _margin(m, p), _margin(n, q)
+    frame = m + rows.share.size, n + cols.share.size
+
+    def read(top: int, out: AnyArray) -> None:
+        inside = min(max(m - top, 0), len(out))
+        if inside:
+            np.copyto(out[:inside, :n], image[top : top + inside], casting="unsafe")
+        if inside < len(out):
+            part = slice(top + inside - m, top + len(out) - m)
+            pair = [
+                image.take(index[part], 0).astype(out.dtype, "C", copy=False) for index in rows[:2]
+            ]
+            loops.blend(*pair, rows.share[part], out[inside:, :n])
+        loops.join(out, *cols)
+
+    return Rows(read, frame[0]), frame
+
+
+def window_energy(shape: Shape, dtype: np.dtype[Any]) -> float:
+    """Return the energy of white noise of variance 1 in an image that fades at its frame."""
+    return float(np.prod([np.square(_window(k, dtype)).sum(dtype=float) for k in shape]))
+
+
+def is_whole(image: AnyArray) -> bool:
+    """Return whether all pixels are whole numbers, as those of a rounded image are."""
+    if image.dtype.kind in "iu":
+        return True
+    return all(
+        bool((image[top:bottom] == np.rint(image[top:bottom])).all())
+        for top, bottom in split(image.shape[0], 16)
+    )
+
+
+@lru_cache(_KEPT)
+def _window(length: int, dtype: np.dtype[Any]) -> AnyArray:
+    """Return what a line that fades to nothing at both ends is multiplied by."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1, length + 1) / (length + 1))
+    return window.astype(dtype)
+
+
+def windowed(image: AnyArray, dtype: np.dtype[Any]) -> tuple[Rows, Shape]:
+    """Return an image that fades to nothing at its frame, and the frame to transform it in."""
+    m, n = image.shape
+    mean = dtype.type(image.sum(dtype=dtype) / image.size)
+    down, across = _window(m, dtype), _window(n, dtype)
+
+    def read(top: int, out: AnyArray) -> None:
+        rows = slice(top, top + len(out))
+        np.copyto(out[:, :n], image[rows], casting="unsafe")
+        out[:, n:] = 0
+        loops.fade(out, mean, down[rows], across)
+
+    return Rows(read, m), (int(next_fast_len(m, real=True)), int(next_fast_len(n, real=True)))
+
+
+def in_corner(psf: FloatArray) -> Rows:
+    """Return a PSF whose first tap stands at the frame's first pixel."""
+    p, q = psf.shape
+
+    def read(top: int, out: AnyArray) -> None:
+        out[:, :q] = psf[top : top + len(out)]
+        out[:, q:] = 0
+
+    return Rows(read, p)
+
+
+def _nearness(sums: FloatArray, length: int) -> FloatArray:
+    """Return how much of a line is its blur: the autocorrelation of a PSF's sums, at both ends."""
+    lags = np.correlate(sums, sums, "full")[len(sums) - 1 :]
+    share = np.zeros(length)
+    share[: len(lags)] = lags / lags[0]
+    return np.maximum(share, share[::-1]).clip(0, 1)
+
+
+def tapered(image: AnyArray, psf: FloatArray, dtype: np.dtype[Any], workers: int) -> AnyArray:
+    """Return an image that turns into its circular blur towards the frame."""
+    (m, n), frame = image.shape, (image.shape[0], image.shape[1])
+    i, j = centre((psf.shape[0], psf.shape[1]))
+    out = np.empty(frame, dtype)
+
+    def multiply(spectra: Sequence[AnyArray], columns: slice, scratch: Scratch) -> None:  # noqa: ARG001
+        spectra[0] *= spectra[1]
+
+    taps = in_corner(psf / psf.sum())
+    with pair_spectra(rows_of(image, frame), taps, frame, dtype, workers, room=m) as pair:
+        pair.columns(multiply, None, (i, m))
+        pair.invert(out, j)
+    down, across = _nearness(psf.sum(axis=1), m), _nearness(psf.sum(axis=0), n)
+    for top, bottom in split(m, 64):
+        inside = ((1 - down[top:bottom, None]) * (1 - across)).astype(dtype)
+        strip = out[top:bottom]
+        strip += inside * (image[top:bottom] - strip)
+    return out
+
+
+class Regulariser(NamedTuple):
+    """A penalty of frequencies, ``(across + down) ** 2``."""
+
+    across: FloatArray
+    down: FloatArray
+
+
+@lru_cache(_KEPT)
+def laplacian(frame: Shape) -> Regulariser:
+    """Return the transform of the Laplacian, 4 amid -1."""
+    (m, n) = frame
+    across = 2 - 2 * np.cos(2 * np.pi * np.arange(n // 2 + 1) / n)
+    return Regulariser(across, 2 - 2 * np.cos(2 * np.pi * np.arange(m) / m))
+
+
+def even(frame: Shape) -> Regulariser:
+    """Return a penalty that is the same at every frequency."""
+    return Regulariser(np.zeros(frame[1] // 2 + 1), np.ones(frame[0]))
