@@ -291,8 +291,8 @@ class RoundTrip:
 
         Parameters
         ----------
-        image : (M, N) array
-            Finite.
+        image : (M, N) array of the taps' dtype
+            Finite, C order.
         change : callable
             ``change(found, shape, origin, tile)`` overwrites the first rows and columns of
             ``found``, a part of what is found that begins at ``origin``, which may lie beyond its
@@ -319,7 +319,7 @@ class RoundTrip:
                 parts = list(zip(arrays.pair, some[first:last], strict=False))
                 origins = [(top - p + 1, left - q + 1) for _, (top, left, *_) in parts]
                 for (part, _), origin in zip(parts, origins, strict=True):
-                    load(image, origin, "zero", part[:, :n])
+                    circular.read_tile(image, *origin, (m, n), part)
                 both.correlate(arrays, there)
                 for (part, tile), origin in zip(parts, origins, strict=True):
                     change(part, found_shape, origin, tile)

@@ -288,7 +288,8 @@ class _Restoration:
         if self._options.damping:
             lines = scratch.array("lines", (3, tile[3] + 1))
             loops.damp(self._point, self._options.damping, _FLAT, tile, lines, correlated)
-        sums = loops.update(correlated, self._point, self._inverse.of(tile), tile)
+        measured = self._step is not None or bool(self._options.tol)
+        sums = loops.update(correlated, self._point, self._inverse.of(tile), tile, measured)
         if self._step is not None:
             sums += (loops.compare_step(correlated, self._point, tile, self._step),)
         self._sums[tile] = sums

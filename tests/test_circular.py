@@ -109,3 +109,18 @@ def test_large_images_are_written_past_the_caches_all_the_same(dtype, rng):
         assert_array_equal(out[1058:, left : left + width], found[:, :width])
         assert np.count_nonzero(out) == 3 * width
         out[1058:] = 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_tile_is_read_with_zeros_beyond_the_frame(dtype, rng):
+    image = rng.random((7, 9)).astype(dtype)
+    padded = np.pad(image, 20)
+    for top in (-20, -3, 0, 2, 6, 7, 11):
+        for left in (-20, -9, -2, 0, 4, 8, 9, 12):
+            for height, width in ((1, 1), (5, 4), (14, 16)):
+                out = np.full((15, 17), np.nan, dtype)
+                circular.read_tile(image, top, left, (height, width), out)
+                rows, cols = slice(top + 20, top + 20 + height), slice(left + 20, left + 20 + width)
+                assert_array_equal(out[:height, :width], padded[rows, cols])
+                assert np.isnan(out[height:]).all()
+                assert np.isnan(out[:, width:]).all()

@@ -641,6 +641,28 @@ def _stream_typed(typing_context, x, start, out, out_start, count):
     return types.void(x, i, out, i, i), codegen
 
 
+def _fetch_typed(typing_context, x, start, count):
+    """Have some pixels, from a flat index on, brought to the caches.
+
+    Rows of a tile begin far from each other, where the processor does not look ahead by itself.
+    """
+    i = types.intp
+
+    def codegen(context, b, signature, values):
+        e = _Emitter(context, b, signature.args[0])
+        (x,) = _data(context, b, signature, values, 0)
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        fetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        flags = [ir.Constant(flag, value) for value in (0, 3, 1)]  # read, keep, data
+        line = e.number(64 // e.bytes)
+        with cgutils.for_range_slice(b, values[1], b.add(values[1], values[2]), line) as (at, _):
+            b.call(fetch, [b.bitcast(b.gep(x, [at]), byte), *flags])
+        return context.get_dummy_value()
+
+    return types.void(x, i, i), codegen
+
+
 def _settle_typed(typing_context):
     """Wait until other threads see all that was streamed."""
 
@@ -653,6 +675,44 @@ def _settle_typed(typing_context):
 
 _stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
 _settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
+_fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
+
+
+@_loop
+def read_tile(image, top, left, shape, out):
+    """Read a part of an image, and zeros beyond its frame.
+
+    Parameters
+    ----------
+    image : (m, n) float32 or float64 array
+        C order.
+    top, left : int
+        Where the part begins; may lie beyond the frame.
+    shape : (int, int)
+        ``(height, width)`` of the part.
+    out : (>= height, >= width) array of image's dtype
+        Its first rows and columns are overwritten; C order.
+
+    Notes
+    -----
+    Cost: a copy a pixel.
+    """
+    (height, width), (m, n) = shape, image.shape
+    last = max(0, min(width, n - left))
+    first = min(max(0, -left), last)
+    for row in range(height):
+        x = out[row, :width]
+        if top + row < 0 or top + row >= m:
+            x[:] = 0
+            continue
+        if top + row + 1 < m:
+            _fetch(image, (top + row + 1) * n + left + first, last - first)
+        x[:first] = 0
+        x[last:] = 0
+        inside, pixels = x[first:last], image[top + row, left + first : left + last]
+        for c in range(inside.size):
+            inside[c] = pixels[c]
+
 
 # Bytes of an image from which on it is written past the caches, which then need not read it first.
 STREAMED = 8 << 20

@@ -165,7 +165,7 @@ def poisson_misfit(blurred, at, data, weights, tile, floor):
 
 
 @_loop
-def update(correlated, point, inverse_sensitivity, tile):
+def update(correlated, point, inverse_sensitivity, tile, measured):
     r"""Multiply the correlated ratios of a tile by a point, in place.
 
     Parameters
@@ -177,11 +177,13 @@ def update(correlated, point, inverse_sensitivity, tile):
         a pixel is left as it is; C order. A reciprocal of (1, 1) is that of all pixels.
     tile : (int, int, int, int)
         ``(top, left, height, width)``.
+    measured : bool
+        Whether to sum squares.
 
     Returns
     -------
     step, size : float
-        Sums of squares of the change and of the new estimate.
+        Sums of squares of the change and of the new estimate; 0 unless ``measured``.
 
     Notes
     -----
@@ -203,10 +205,11 @@ def update(correlated, point, inverse_sensitivity, tile):
             a = inverse_sensitivity[top + row, left : left + width]
             for c in range(width):
                 x[c] = z[c] * max(x[c], zero) * a[c] if a[c] > 0 else z[c]
-        for c in range(width):
-            change = np.float64(x[c]) - z[c]
-            squares += change * change
-            size += np.float64(x[c]) * x[c]
+        if measured:
+            for c in range(width):
+                change = np.float64(x[c]) - z[c]
+                squares += change * change
+                size += np.float64(x[c]) * x[c]
     return squares, size
 
 
