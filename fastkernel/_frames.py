@@ -21,6 +21,21 @@ _REACHES = 2
 _KEPT = 8
 
 
+def fast_length(least: int) -> int:
+    """Return a length from ``least`` on that FFTW transforms well without measuring.
+
+    That is a multiple of 8 without prime factors beyond 5: 125 takes three times as long as 128.
+
+    Examples
+    --------
+    >>> [fast_length(n) for n in (1, 92, 125, 540)]
+    [1, 96, 128, 576]
+    """
+    if least <= 16:
+        return int(next_fast_len(least, real=True))
+    return 8 * int(next_fast_len(-(-least // 8), real=True))
+
+
 class _Margin(NamedTuple):
     """A line's mirror images beyond both ends, and how one turns into the other."""
 
@@ -32,7 +47,7 @@ class _Margin(NamedTuple):
 @lru_cache(_KEPT)
 def _margin(length: int, taps: int) -> _Margin:
     """Return the margin that leads from a line's end back to its beginning."""
-    size = int(next_fast_len(length + max(8, _REACHES * (taps - 1)), real=True)) - length
+    size = fast_length(length + max(8, _REACHES * (taps - 1))) - length
     share = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, size + 1) / (size + 1))
     after = source_index(length, length + size, length, "symmetric")
     return _Margin(after, source_index(-size, 0, length, "symmetric"), share)
@@ -93,7 +108,7 @@ def windowed(image: AnyArray, dtype: np.dtype[Any]) -> tuple[Rows, Shape]:
         out[:, n:] = 0
         loops.fade(out, mean, down[rows], across)
 
-    return Rows(read, m), (int(next_fast_len(m, real=True)), int(next_fast_len(n, real=True)))
+    return Rows(read, m), (fast_length(m), fast_length(n))
 
 
 def in_corner(psf: FloatArray) -> Rows:

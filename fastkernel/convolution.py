@@ -56,7 +56,7 @@ def convolve(
     channel_axis : int, optional
         The axis of a 3-dimensional image that holds channels, or images of a stack.
     check_finite : bool, optional
-        Whether "fft" refuses NaN and infinity, which there spoil the outputs of a whole tile. The
+        Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. The
         others, refusing nothing, spoil those that the kernel reaches from them.
     out : array, optional
         Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
@@ -90,8 +90,9 @@ def convolve(
 
     with ``c`` the centre tap in "same", 0 in "full", and ``(p - 1, q - 1)`` in "valid". Border
     rules are index maps: no padded copy is made, and memory beyond the output is a few tiles a
-    worker. Sums are taken in the dtype of the output. Transforms are those of overlap-save [1]_;
-    their error is relative to the largest pixels nearby.
+    worker. Sums are taken in the dtype of the output. Transforms are those of overlap-save [1]_,
+    of two tiles as the real and the imaginary part of one; their error is relative to the largest
+    pixels nearby.
 
     References
     ----------

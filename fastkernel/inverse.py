@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +33,10 @@ from fastkernel.inverse_methods import (
     smallest_gain,
 )
 from fastkernel.options import as_step
+from fastkernel.plotting import plot_inverse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("lstsq", "matrix", "fft")
 SOLVERS = ("auto", "cholesky", "conjugate_gradients", *DESCENTS)
@@ -67,6 +71,8 @@ class InverseFit:
         (0 to 0.5).
     method, solver : str
         How the inverse was found.
+    deviation : (m + p - 1, n + q - 1) float64 array
+        ``f * g - delta``, the full convolution less its single 1.
     num_iter : int
         Iterations that were taken; 0 where the answer is direct.
     converged : bool
@@ -87,10 +93,44 @@ class InverseFit:
     smallest_frequency: tuple[float, float]
     method: str
     solver: str
+    deviation: FloatArray = field(repr=False)
     num_iter: int = 0
     converged: bool = True
     history: Mapping[str, FloatArray] | None = field(default=None, repr=False)
     operator: LinearOperator | None = field(default=None, repr=False)
+
+    def plot(self) -> "Figure":
+        """Draw the inverse beside the deviation of its convolution from a single 1.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Belongs to no window: show it in a notebook, or call its ``savefig``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing, which the extra ``fastkernel[plot]`` installs.
+        """
+        return plot_inverse(self)
+
+    def _repr_html_(self) -> str:
+        frequency = "({:.3f}, {:.3f})".format(*self.smallest_frequency)
+        exact = "" if self.smallest_gain else ": no inverse is exact"
+        facts = {
+            "inverse": "{}×{}".format(*self.kernel.shape),
+            "method": f"{self.method}, {self.solver}",
+            "delay": "{} rows, {} columns".format(*self.delay),
+            "largest deviation": f"{self.max_deviation:.3g}",
+            "residual": f"{self.residual:.3g}",
+            "noise gain": f"{self.noise_gain:.3g}",
+            "smallest gain": f"{self.smallest_gain:.3g} at frequency {frequency}{exact}",
+        }
+        if self.num_iter:
+            end = "converged" if self.converged else "not converged"
+            facts["iterations"] = f"{self.num_iter}, {end}"
+        rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts.items())
+        return f"<table>{rows}</table>"
 
 
 def inverse_kernel(
@@ -301,6 +341,7 @@ def inverse_kernel(
         smallest_frequency=frequency,
         method=method,
         solver=found.solver,
+        deviation=left,
         num_iter=found.num_iter,
         converged=found.converged,
         history=found.history,

@@ -39,7 +39,7 @@ _NUM_ITER = {"conjugate_gradients": 1000, "gradient_descent": 5000, "fista": 500
 _TIE = 1e-14
 # Solves that only compare positions, and the ridges, as shares of the largest |F|**2, of the
 # periodic inverses that propose them: no single one does for smooth and for sharp kernels.
-_DELAY_TOL, _DELAY_RIDGES = 1e-4, (1e-2, 1e-4)
+_DELAY_TOL, _DELAY_ITER, _DELAY_RIDGES = 1e-4, 200, (1e-2, 1e-4)
 
 # Local minima of |F| on a grid that are followed to the bottom, and how far.
 _MINIMA, _NEWTON_STEPS = 32, 50
@@ -303,13 +303,16 @@ def best_delay(problem: Problem) -> Shape:
     for share in _DELAY_RIDGES:
         inverse = _periodic_inverse(problem, max(problem.ridge, share * largest))
         candidates.append(_most(_crop_energy(problem, inverse)))
-    limits = Limits(None, _DELAY_TOL, None)
+    different = list(dict.fromkeys(candidates))
+    if len(different) == 1:
+        return different[0]
+    limits = Limits(_DELAY_ITER, _DELAY_TOL, None)
 
     def objective(delay: Shape) -> float:
         found = _iterated(_conjugate_gradients(problem, delay), "conjugate_gradients", limits)
         return problem.objective(found.taps, problem.residual(found.taps, delay))
 
-    return min(dict.fromkeys(candidates), key=objective)
+    return min(different, key=objective)
 
 
 def _most(scores: FloatArray) -> Shape:

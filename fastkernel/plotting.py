@@ -1,4 +1,4 @@
-"""Figures of fitted kernels. Needs matplotlib, which the extra ``fastkernel[plot]`` installs."""
+"""Figures of kernels. Needs matplotlib, which the extra ``fastkernel[plot]`` installs."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fastkernel import KernelFit
+    from fastkernel import InverseFit, KernelFit
 
 
 def plot_fit(fit: "KernelFit", *, title: str | None = None) -> "Figure":
@@ -45,6 +45,37 @@ def plot_fit(fit: "KernelFit", *, title: str | None = None) -> "Figure":
         _draw_kernel(rest[0], fit.standard_errors, "standard errors")
     p, q = fit.kernel.shape
     figure.suptitle(title or f"{p}x{q} kernel, {fit.method}, residual {fit.residual_rms:.3g} rms")
+    return figure
+
+
+def plot_inverse(fit: "InverseFit", *, title: str | None = None) -> "Figure":
+    """Draw an inverse kernel beside what its convolution with the kernel lacks of a single 1.
+
+    Parameters
+    ----------
+    fit : InverseFit
+        What `fastkernel.inverse_kernel` returned.
+    title : str, optional
+        Line above the figure; by default size, method and largest deviation.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Belongs to no window: show it in a notebook, or call its ``savefig``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    """
+    figure = _figure(8.4, 3.8)
+    left, right = figure.subplots(1, 2)
+    _draw_kernel(left, fit.kernel, "inverse")
+    _draw_kernel(right, fit.deviation, "convolution less a single 1")
+    p, q = fit.kernel.shape
+    figure.suptitle(
+        title or f"{p}x{q} inverse, {fit.method}, largest deviation {fit.max_deviation:.3g}"
+    )
     return figure
 
 

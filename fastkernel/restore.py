@@ -136,15 +136,14 @@ def _gcv_balance(
     found, *more = problem.columns(work, progress)
     for part in more:
         found += part
-    found[:, 2] *= largest**2
-    energy, number, _ = found.sum(axis=0)
-    noise = _FLOOR * energy / max(number, 1.0)
+    pixels = 0.0
     if is_whole(image):
         shape = image.shape[0], image.shape[1]
         pixels = image.size if border == "circular" else window_energy(shape, float_dtype(image))
-        noise = max(noise, _ROUNDING * pixels)
-    bins = np.empty((4, len(found)))
-    octave = loops.least_cross_validation(found, _PER_OCTAVE, _OCTAVES, noise, _CAUTION, bins)
+    noise, bins = (_FLOOR, _ROUNDING * pixels), np.empty((4, len(found)))
+    octave = loops.least_cross_validation(
+        found, _PER_OCTAVE, _OCTAVES, noise, largest**2, _CAUTION, bins
+    )
     return float(2.0 ** (octave - middle))
 
 

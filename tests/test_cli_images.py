@@ -1,5 +1,6 @@
 """The commands that make an image from an image, and kernels from a word."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy import ndimage
 
+from fastkernel import inverse_filter, inverse_kernel, richardson_lucy
 from fastkernel.cli import main
 from fastkernel.cli.kernels import read_kernel
 from fastkernel.cli.progress import ProgressBar
@@ -93,9 +95,80 @@ def test_restore_undoes_a_blur_of_eight_bits(method):
     assert errors[1] < 0.85 * errors[0]
 
 
+def test_the_border_of_a_restored_motion_does_not_ring():
+    """A guess of what stands beyond the border would ring: the kernel removes frequencies."""
+    blurred = made(["apply", "a.png", "motion:9@30"], "b.png")
+    errors = {}
+    for more in ([], ["--boundary", "symmetric"], ["--boundary", "edge_taper"]):
+        name = f"c{len(errors)}.png"
+        restored = made(["restore", "b.png", "--kernel", "motion:9@30", *more], name)
+        errors[" ".join(more)] = np.abs(restored.astype(float) - SCENE).mean()
+    blur = np.abs(blurred.astype(float) - SCENE).mean()
+    assert errors[""] < 0.5 * min(blur, errors["--boundary symmetric"])
+    assert errors["--boundary edge_taper"] < errors["--boundary symmetric"]
+
+
+def test_options_of_a_restoration():
+    made(["apply", "a.png", "gaussian:1"], "b.png")
+    image = np.asarray(Image.open("b.png")).astype(float)
+    psf = read_kernel("gaussian:1")
+
+    def check(function, arguments, **options):
+        found = made(["restore", "b.png", "--kernel", "gaussian:1", *arguments, "--force"], "c.png")
+        assert_array_equal(found, np.rint(function(image, psf, **options)).clip(0, 255))
+
+    lucy = ["--method", "richardson-lucy", "--num-iter", "9"]
+    check(richardson_lucy, [*lucy, "--no-acceleration"], num_iter=9, acceleration=False)
+    check(richardson_lucy, [*lucy, "--noise", "4"], num_iter=9, noise=4.0)
+    check(richardson_lucy, [*lucy, "--noise", "poisson"], num_iter=9, noise="poisson")
+    guarded = ["--method", "inverse", "--guarded", "--epsilon", "0.1"]
+    check(inverse_filter, guarded, epsilon=0.1, guarded=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_light_is_blurred_and_restored(dtype):
+    """Levels of sRGB by the standard's own two formulas."""
+    white = np.iinfo(dtype).max
+    image = SCENE.astype(dtype) * dtype(white // 255)
+    stored = image / white
+    light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+    light = expected(light, KERNEL)
+    want = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    np.save("x.npy", image)
+    found = made(["apply", "x.npy", "k.npy", "--transfer", "srgb"], "y.npy")
+    assert found.dtype == dtype
+    assert_allclose(found, np.rint(want * white), atol=1)
+    command = ["restore", "y.npy", "--kernel", "k.npy"]
+    errors = [
+        np.abs(made([*command, *more], name).astype(float) - image).mean()
+        for name, more in (("p.npy", ["--transfer", "srgb"]), ("q.npy", []))
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_white_of_64_bits_stays_white(dtype):
+    white = np.iinfo(dtype).max
+    np.save("x.npy", np.full((4, 5), white, dtype))
+    np.save("k.npy", [[2.0]])
+    assert (made(["apply", "x.npy", "k.npy"], "y.npy") > 0.999 * white).all()
+
+
+def test_floats_are_not_rounded():
+    found = made(["apply", "a.png", "k.npy", "--float"], "b.npy")
+    assert found.dtype == np.float64
+    assert_allclose(found, expected(SCENE, KERNEL))
+    assert main(["apply", "a.png", "k.npy", "--float", "-o", "b.tif"]) == 0
+    assert_array_equal(tifffile.imread("b.tif"), found)
+    sharp = ["apply", "a.png", "sharp.csv", "--float"]
+    Path("sharp.csv").write_text("-1,3,-1\n", encoding="utf-8")
+    free, clipped = made(sharp, "c.npy"), made([*sharp, "--clip"], "d.npy")
+    assert free.min() < SCENE.min()
+    assert_array_equal(clipped, free.clip(SCENE.min(), SCENE.max()))
+
+
 def test_restore_divides_what_was_not_rounded():
-    np.save("x.npy", SCENE.astype(float))
-    made(["apply", "x.npy", "motion:4.5@20", "--boundary", "circular"], "y.npy")
+    made(["apply", "a.png", "motion:4.5@20", "--boundary", "circular", "--float"], "y.npy")
     command = ["restore", "y.npy", "--kernel", "motion:4.5@20", "--method", "inverse"]
     found = made([*command, "--epsilon", "1e-9"], "z.npy")
     assert_allclose(found, SCENE, atol=1e-3)
@@ -117,6 +190,37 @@ def test_invert_tells_how_good_an_inverse_is(capsys):
     assert "no inverse" not in text
     assert main(["invert", "box:3", "--size", "9"]) == 0
     assert "no inverse of any size is exact" in capsys.readouterr().out
+
+
+def test_invert_by_the_matrix_of_a_border(capsys):
+    command = ["invert", "k.npy", "--size", "6x5", "--method", "matrix", "--boundary", "mirror"]
+    assert main([*command, "-o", "g.npy"]) == 0
+    fit = inverse_kernel(KERNEL, (6, 5), method="matrix", boundary="mirror")
+    assert_array_equal(np.load("g.npy"), fit.kernel)
+    capsys.readouterr()
+
+
+def test_invert_tells_of_its_iterations(capsys):
+    assert main(["invert", "gaussian:1", "--size", "40"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^iterations: \d+, converged$", text, re.MULTILINE)
+    assert text.startswith("40x40 inverse: too wide to show; the largest tap is ")
+    assert "not known" not in text
+
+
+def test_an_inverse_beyond_memory(capsys, monkeypatch):
+    def fail(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr("fastkernel.inverse_kernel", fail)
+    assert main(["invert", "k.npy", "--size", "99999"]) == 3
+    assert "an inverse of 99999x99999 taps needs more than there is" in capsys.readouterr().err
+
+
+def test_an_inverse_is_drawn():
+    pytest.importorskip("matplotlib")
+    assert main(["invert", "k.npy", "--size", "6", "--plot", "g.png"]) == 0
+    assert np.asarray(Image.open("g.png")).ndim == 3
 
 
 def test_kernels_in_a_word():
@@ -143,8 +247,26 @@ REFUSED = {
     "no kernel file": (["apply", "a.png", "missing.npy"], 3, "cannot be read"),
     "no csv": (["apply", "a.png", "missing.csv"], 3, "cannot be read"),
     "words": (["apply", "a.png", "words.csv"], 3, "is not a table of numbers"),
-    "dark kernel": (["apply", "a.png", "dark.npy"], 3, "must hold finite taps"),
+    "dark kernel": (["apply", "a.png", "dark.npy"], 3, "must hold a tap that is not zero"),
+    "kernel with a hole": (["apply", "a.png", "hole.csv"], 3, "finite taps, got nan at [0, 1]"),
+    "coloured kernel": (["apply", "a.png", "colour.npy"], 3, "has channels; a kernel has rows"),
+    "light of floats": (
+        ["apply", "f.npy", "k.npy", "-o", "b.npy", "--transfer", "srgb"],
+        3,
+        "--transfer srgb needs an 8 or 16 bit file, not 'f.npy'",
+    ),
+    "negative light": (
+        ["restore", "n.npy", "--kernel", "k.npy", "--method", "richardson-lucy", "-o", "b.npy"],
+        3,
+        "'n.npy' cannot be restored: image must be finite and not negative",
+    ),
     "jpeg out": (["apply", "a.png", "k.npy", "-o", "b.jpg"], 4, "has none of the suffixes"),
+    "floats in a png": (["apply", "a.png", "k.npy", "-o", "b.png", "--float"], 4, "hold floats"),
+    "light in floats": (
+        ["apply", "a.png", "k.npy", "-o", "b.npy", "--float", "--transfer", "srgb"],
+        2,
+        "--float goes with --transfer none",
+    ),
     "float png": (["apply", "f.npy", "k.npy", "-o", "b.png"], 4, "cannot hold these pixels"),
     "over the input": (["apply", "a.png", "k.npy", "-o", "a.png", "--force"], 4, "is an input"),
     "no such option": (
@@ -157,6 +279,41 @@ REFUSED = {
         3,
         "'a.png' cannot be restored: psf must not be larger than the image",
     ),
+    "border of another method": (
+        ["restore", "a.png", "--kernel", "k.npy", "--boundary", "zero"],
+        2,
+        "zero does not go with --method wiener: circular, symmetric, edge_taper or unknown",
+    ),
+    "border of no division": (
+        ["restore", "a.png", "--kernel", "k.npy", "--method", "inverse", "--boundary", "unknown"],
+        2,
+        "--boundary unknown goes with --method inverse --guarded",
+    ),
+    "plain descent of none": (
+        ["restore", "a.png", "--kernel", "k.npy", "--no-acceleration"],
+        2,
+        "--no-acceleration goes with --method richardson-lucy, not with wiener",
+    ),
+    "noise in words": (
+        ["restore", "a.png", "--kernel", "k.npy", "--noise", "much"],
+        2,
+        "expected a number of at least 0, got 'much'",
+    ),
+    "division by nothing": (
+        ["invert", "box:3", "--size", "9", "--method", "fft"],
+        1,
+        "'box:3' removes a frequency, which no division brings back: give --ridge",
+    ),
+    "border of no matrix": (
+        ["invert", "box:3", "--size", "9", "--boundary", "zero"],
+        2,
+        "--boundary goes with --method matrix, not with lstsq",
+    ),
+    "figure of another kind": (
+        ["invert", "box:3", "--size", "9", "--plot", "g.jpg"],
+        4,
+        "has not the suffix a figure is written to",
+    ),
     "nothing to invert": (["invert", "a.png", "--size", "0"], 2, "expected taps"),
 }
 
@@ -164,7 +321,10 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals(case, capsys):
     np.save("f.npy", SCENE / 255)
+    np.save("n.npy", SCENE / 255 - 0.5)
     np.save("dark.npy", np.zeros((3, 3)))
+    np.save("colour.npy", np.ones((3, 3, 3)))
+    Path("hole.csv").write_text("1,nan\n0,1\n", encoding="utf-8")
     Path("words.csv").write_text("a,b\n", encoding="utf-8")
     arguments, code, message = REFUSED[case]
     if "-o" not in arguments and arguments[0] != "invert":

@@ -1,6 +1,7 @@
 """Inverse kernels minimise what they say, stand where they say, and say how good they are."""
 
 import math
+import sys
 
 import naive
 import numpy as np
@@ -11,6 +12,7 @@ from skimage import data
 
 from fastkernel import SingularFitError, convolve, inverse_methods, psf
 from fastkernel.inverse import inverse_kernel
+from fastkernel.plotting import plot_inverse
 
 PLUS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 BLUR = np.array([[0, 0.1, 0], [0.1, 0.6, 0.1], [0, 0.1, 0]])
@@ -101,6 +103,7 @@ def test_reports_on_itself(kernel, method):
     left = naive.convolve(fit.kernel, kernel, "full") - delta(kernel, (6, 7), fit.delay)
     assert_allclose(fit.max_deviation, abs(left).max(), rtol=1e-9)
     assert_allclose(fit.residual, np.linalg.norm(left), rtol=1e-9)
+    assert_allclose(fit.deviation, left, rtol=0, atol=1e-12)
     assert_allclose(fit.noise_gain, np.linalg.norm(fit.kernel), rtol=1e-12)
     assert (fit.method, fit.num_iter, fit.converged, fit.history) == (method, 0, True, None)
 
@@ -267,6 +270,37 @@ def test_a_step_too_large_names_the_largest(ridge):
         safe = inverse_kernel(kernel, shape, solver=solver, step=1 / largest, **options)
         assert by_default.num_iter == safe.num_iter == 20
         assert_allclose(by_default.kernel, safe.kernel, rtol=0, atol=1e-5 * abs(safe.kernel).max())
+
+
+def bell(noise):
+    bumps = 1 + noise * np.random.default_rng(2).standard_normal((11, 7))
+    return 10 * psf.gaussian((11, 7), 1.5) * bumps
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(
+    "kernel",
+    [np.random.default_rng(0).random((11, 7)), random_kernel((11, 7)), bell(0), bell(0.1)],
+    ids=["uniform", "normal", "bell", "rough bell"],
+)
+def test_no_worse_than_all_published_steps(kernel):
+    """Of 50 000 steps, in the basis where each tap shrinks by itself."""
+    shape, step = (16, 14), 5e-5
+    delay, matrix = middle(kernel, shape), full_matrix(kernel, shape)
+    values, basis = np.linalg.eigh(matrix.T @ matrix)
+    target = basis.T @ (matrix.T @ delta(kernel, shape, delay).ravel())
+
+    def after(num_iter):
+        left = np.exp(num_iter * np.log1p(-step * values))
+        return (basis @ (target * (1 - left) / values)).reshape(shape)
+
+    taps, _ = published_descent(kernel, shape, step, 30, delay)
+    assert_allclose(after(30), taps, rtol=0, atol=1e-12)
+    reached = residual(kernel, after(50000), delay)
+    for solver in ("auto", "conjugate_gradients"):
+        fit = inverse_kernel(kernel, shape, delay=delay, solver=solver)
+        assert fit.residual <= (1 + 1e-7) * np.linalg.norm(reached)
+        assert fit.max_deviation <= (1 + 1e-7) * abs(reached).max()
 
 
 @pytest.mark.jit
@@ -488,6 +522,42 @@ def test_an_exception_in_the_callback_stops_the_work():
     assert inverse_kernel(BLUR, 5, solver="conjugate_gradients").converged
 
 
+def test_candidates_that_agree_are_not_compared(monkeypatch):
+    monkeypatch.setattr(inverse_methods, "ALL_DELAYS", 0)
+    monkeypatch.setattr(inverse_methods, "_conjugate_gradients", None)
+    kernel = psf.gaussian((5, 7), 0.7)
+    assert inverse_kernel(kernel, (9, 9), ridge=1e-3).delay == middle(kernel, (9, 9))
+
+
+def test_figure_of_an_inverse(monkeypatch):
+    pytest.importorskip("matplotlib")
+    fit = inverse_kernel(PLUS, (9, 8))
+    figure = fit.plot()
+    left, right = (panel.images[0] for panel in figure.axes if panel.images)
+    assert_array_equal(left.get_array(), fit.kernel)
+    assert_allclose(right.get_array(), residual(PLUS, fit.kernel, fit.delay), atol=1e-12)
+    for drawn in (left, right):
+        largest = abs(drawn.get_array()).max()
+        assert drawn.get_cmap().name == "RdBu_r"
+        assert_allclose(drawn.get_clim(), (-largest, largest))
+    assert figure.get_suptitle().startswith("9x8 inverse, lstsq, largest deviation 0.")
+    assert plot_inverse(fit, title="mine").get_suptitle() == "mine"
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"fastkernel\[plot\]"):
+        fit.plot()
+
+
+def test_table_of_an_inverse():
+    table = inverse_kernel(PLUS, (5, 4), delay=(3, 2), solver="fista", num_iter=3)._repr_html_()
+    assert table.startswith("<table><tr><th>inverse</th><td>5×4</td></tr>")
+    assert "<td>3 rows, 2 columns</td>" in table
+    assert "<td>3, not converged</td>" in table
+    assert ": no inverse is exact</td>" in table
+    direct = inverse_kernel(BLUR, 5)._repr_html_()
+    assert "0.2 at frequency (0.500, 0.500)</td>" in direct
+    assert "iterations" not in direct
+
+
 def test_an_impulse_out_of_reach_has_the_zero_inverse():
     kernel = np.array([[0, 1], [1, 0]])
     for solver in ("cholesky", "conjugate_gradients", "fista"):
@@ -499,6 +569,10 @@ def test_an_impulse_out_of_reach_has_the_zero_inverse():
 CASES = {
     "complex": ({"kernel": PLUS + 1j}, TypeError, r"kernel must hold real numbers"),
     "colour": ({"kernel": np.ones((3, 3, 3))}, ValueError, r"kernel must have 2 dimensions"),
+    "masked": ({"kernel": np.ma.array(PLUS)}, TypeError, r"kernel must not be a masked array"),
+    "words": ({"kernel": [["a"]]}, TypeError, r"kernel must hold real numbers, got dtype <U1"),
+    "one line": ({"kernel": [1, 2]}, ValueError, r"kernel must have 2 dimensions, .* got .*\(2,\)"),
+    "infinity": ({"kernel": [[np.inf, 1]]}, ValueError, r"kernel must be finite, got inf at "),
     "empty": ({"kernel": np.ones((0, 3))}, ValueError, r"kernel must have at least one pixel"),
     "NaN": (
         {"kernel": [[1, np.nan]]},
@@ -533,6 +607,8 @@ CASES = {
     ),
     "delay negative": ({"delay": (-1, 0)}, ValueError, r"delay must be two integers"),
     "delay of one": ({"delay": 3}, ValueError, r"delay must be two integers .* got 3"),
+    "delay of truth": ({"delay": (True, 1)}, ValueError, r"delay must be two integers"),
+    "delay NaN": ({"delay": (np.nan, 1)}, ValueError, r"delay must be two integers .* got \(nan"),
     "delay in halves": ({"delay": (1.5, 2)}, ValueError, r"delay must be two integers"),
     "delay of no pixel": (
         {"method": "matrix", "delay": (0, 3)},

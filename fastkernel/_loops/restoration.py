@@ -421,19 +421,22 @@ def add_by_ratio(y, h, across, down, counts, first, ratio, bits, found):
 
 
 @_loop
-def least_cross_validation(found, per_octave, octaves, noise, caution, bins):
+def least_cross_validation(found, per_octave, octaves, least_noise, sharpest, caution, bins):
     r"""Return the balance of the least score of generalised cross-validation.
 
     Parameters
     ----------
     found : (k, 3) float64 array
-        As `add_by_ratio` leaves it, the last number for a PSF of sum 1.
+        As `add_by_ratio` leaves it.
     per_octave : int
         Bins to a factor of two.
     octaves : int
         The binary logarithm of the lowest bin's ratio is minus that.
-    noise : float
-        What is added to the energy of a frequency.
+    least_noise : (float, float)
+        What is added to the energy of a frequency: the larger of a share of the mean, and of a
+        number.
+    sharpest : float
+        The power of the PSF's sum, by which the gain of noise is multiplied.
     caution : float
         How much noise that is as strong as the image adds to the score, as a share of it.
     bins : (4, k) float64 array
@@ -464,13 +467,15 @@ def least_cross_validation(found, per_octave, octaves, noise, caution, bins):
             if used == 0:
                 high = min(16 - octave, octaves)
             low = max(-8 - octave, -octaves)
-            energy[used], number[used], gain[used] = found[place]
+            energy[used], number[used] = found[place, 0], found[place, 1]
+            gain[used] = sharpest * found[place, 2]
             power[used] = 2.0**-octave / ratio
             total += energy[used]
             count += number[used]
             used += 1
     if not total > 0:
         return -np.inf
+    noise = max(least_noise[0] * total / count, least_noise[1])
     for i in range(used):
         energy[i] += noise * number[i]
     first, step, steps, best = np.float64(low), 2.0, (high - low) // 2 + 1, 0.0

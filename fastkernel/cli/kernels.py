@@ -12,7 +12,10 @@ from fastkernel.cli.files import read_picture
 
 MAX_TAPS = 1 << 20
 
-FORMS = "a file (.npy, .csv, .png), gaussian:SIGMA, motion:LENGTH[@ANGLE], disk:RADIUS or box:P[xQ]"
+FORMS = (
+    "a file (.npy, .csv, .png: a pixel a tap), gaussian:SIGMA, motion:LENGTH[@ANGLE], "
+    "disk:RADIUS or box:P[xQ]"
+)
 
 # Standard deviations from the centre of a Gaussian to its rim: 1e-4 of the peak.
 _REACH = 4.3
@@ -45,7 +48,7 @@ def read_kernel(text: str) -> FloatArray:
     elif suffix in {".npy", ".png", ".tif", ".tiff"}:
         picture = read_picture(text, max_pixels=MAX_TAPS)
         if picture.pixels.ndim != 2:
-            msg = f"{text!r} has {picture.pixels.ndim} dimensions; a kernel has rows and columns"
+            msg = f"{text!r} has channels; a kernel has rows and columns, save it as grey"
             raise InputError(msg)
         kernel = np.array(picture.pixels, np.float64)
         if suffix != ".npy" and kernel.any():
@@ -53,8 +56,13 @@ def read_kernel(text: str) -> FloatArray:
     else:
         msg = f"{text!r} is no kernel: give {FORMS}"
         raise InputError(msg)
-    if not np.isfinite(kernel).all() or not kernel.any():
-        msg = f"{text!r} must hold finite taps that are not all zero"
+    bad = np.argwhere(~np.isfinite(kernel))
+    if len(bad):
+        row, col = map(int, bad[0])
+        msg = f"{text!r} must hold finite taps, got {kernel[row, col]} at [{row}, {col}]"
+        raise InputError(msg)
+    if not kernel.any():
+        msg = f"{text!r} must hold a tap that is not zero; it turns every image black"
         raise InputError(msg)
     return kernel
 

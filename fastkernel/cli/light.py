@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel._typing import AnyArray, Shape
 from fastkernel.cli.errors import InputError
 from fastkernel.cli.files import Picture
 from fastkernel.errors import SingularFitError
@@ -104,7 +104,7 @@ def fit_light(
 def _fit_levels(
     source: Picture, result: Picture, size: Shape, light: str, tuning: dict[str, Any]
 ) -> LightFit:
-    before, after = (_decode(p) if light == LINEAR else p.pixels for p in (source, result))
+    before, after = (decode(p) if light == LINEAR else p.pixels for p in (source, result))
     fit = _estimate(before, after, size, tuning)
     if fit.background is not None:  # which a prediction does not have
         return LightFit(fit, light, fit.residual_rms)
@@ -121,7 +121,7 @@ def _fit_levels(
         for channel in range(strip.shape[2]):
             window = before[row : row + len(strip) + size[0] - 1, :, channel]
             predicted = fit.predict(window, workers=tuning["workers"])
-            levels = _encode(predicted) * white if light == LINEAR else predicted
+            levels = encode(predicted, white) if light == LINEAR else predicted
             misfit = np.clip(levels, 0, white) - strip[..., channel]
             total += float(np.vdot(misfit, misfit))
     return LightFit(fit, light, math.sqrt(total / stored.size))
@@ -140,7 +140,7 @@ def _white(picture: Picture) -> int:
     return (1 << (picture.bits or 0)) - 1
 
 
-def _decode(picture: Picture) -> AnyArray:
+def decode(picture: Picture) -> AnyArray:
     """Return linear light from 0 to 1, IEC 61966-2-1."""
     stored = np.linspace(0, 1, _white(picture) + 1)
     light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
@@ -148,6 +148,8 @@ def _decode(picture: Picture) -> AnyArray:
     return decoded
 
 
-def _encode(light: FloatArray) -> FloatArray:
+def encode(light: AnyArray, white: int) -> AnyArray:
+    """Return the grey levels of light from 0 to 1, the inverse of `decode` but for rounding."""
     light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    dark = light <= 0.0031308
+    return np.asarray(white * np.where(dark, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055))

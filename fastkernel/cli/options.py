@@ -23,7 +23,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the options; raise `UsageError` where they are wrong."""
     parser = _Parser(
         prog="fastkernel",
-        description="Recover the convolution kernel that turned one image into another.",
+        description="Recover the convolution kernel that turned one image into another; apply, "
+        "undo and invert kernels.",
     )
     parser.add_argument("--version", action="version", version=f"fastkernel {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -112,9 +113,21 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     )
     add("--force", action="store_true", help="overwrite the output file")
     add(
+        "--float",
+        action="store_true",
+        help="write pixels as they are computed, not rounded to IMAGE's dtype: .tif or .npy",
+    )
+    add(
         "--clip",
         action="store_true",
         help="clip floats to the range of IMAGE; whole grey levels always are clipped",
+    )
+    add(
+        "--transfer",
+        choices=("none", "srgb"),
+        default="none",
+        help="take the stored values as they are (none, the default), or the light that the sRGB "
+        "levels of 8 and 16 bit files stand for (srgb)",
     )
 
 
@@ -136,22 +149,54 @@ def _add_apply(parser: argparse.ArgumentParser) -> None:
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Undo the blur KERNEL of IMAGE: by a Wiener filter, by Richardson-Lucy iterations, or by "
-        "plain division of the spectra, which takes no noise."
+        "plain division of the spectra, which takes no noise, not even the rounding to 8 bits. "
+        "A lens blurs light, a photograph holds sRGB levels: see --transfer."
     )
     _add_making(parser)
     add = parser.add_argument
     add("--kernel", required=True, metavar="KERNEL", help=FORMS)
-    add("--method", choices=("wiener", "richardson-lucy", "inverse"), default="wiener")
-    add("--balance", type=_balance, metavar="X", help="of wiener: weight of smoothness, or gcv")
+    add(
+        "--method",
+        choices=("wiener", "richardson-lucy", "inverse"),
+        default="wiener",
+        help="%(default)s unless given",
+    )
+    add(
+        "--balance",
+        type=_balance,
+        metavar="X",
+        help="of wiener: weight of smoothness, or gcv to choose it (the default)",
+    )
     add("--num-iter", type=_count, metavar="N", help="of richardson-lucy (50)")
     add("--tol", type=_penalty, metavar="X", help="of richardson-lucy: change to stop at")
     add("--damping", type=_penalty, metavar="X", help="of richardson-lucy: total variation, 0.002")
+    add(
+        "--noise",
+        type=_noise,
+        metavar="X",
+        help="of richardson-lucy: stop where the blur fits as well as noise of this standard "
+        "deviation allows, in units of IMAGE (of light from 0 to 1 with --transfer srgb); or "
+        "poisson, for counts",
+    )
+    add(
+        "--no-acceleration",
+        dest="acceleration",
+        action="store_const",
+        const=False,
+        help="of richardson-lucy: plain iterations",
+    )
     add("--epsilon", type=_penalty, metavar="X", help="of inverse: added to the spectrum (1e-5)")
     add(
+        "--guarded",
+        action="store_const",
+        const=True,
+        help="of inverse: noise grows by no more than 1 / (2 epsilon)",
+    )
+    add(
         "--boundary",
-        choices=(*BOUNDARIES, "unknown"),
-        help="what stood beyond the border: unknown (richardson-lucy), symmetric (wiener), "
-        "circular (inverse) unless given",
+        choices=(*BOUNDARIES, "edge_taper", "unknown"),
+        help="what stood beyond the border: unknown (wiener, richardson-lucy), circular (inverse) "
+        "unless given; zero, replicate and mirror are of richardson-lucy, edge_taper of the others",
     )
     _add_reading(parser)
 
@@ -161,10 +206,18 @@ def _add_invert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("kernel", metavar="KERNEL", help=FORMS)
     add("--size", type=_size, required=True, metavar="P[xQ]", help="of the inverse, in taps")
-    add("--method", choices=("lstsq", "matrix", "fft"), default="lstsq")
+    add(
+        "--method",
+        choices=("lstsq", "matrix", "fft"),
+        default="lstsq",
+        help="least squares (the default); the row at the centre of the pseudo-inverse of the "
+        "filtering matrix; division of spectra",
+    )
     add("--ridge", type=_penalty, default=0.0, metavar="X", help="penalty on large taps (0)")
+    add("--boundary", choices=BOUNDARIES, help="of matrix: what stands beyond the border (zero)")
     add("-o", "--output", metavar="FILE", help="write the inverse: .npy, .csv or .png")
-    add("--force", action="store_true", help="overwrite the output file")
+    add("--plot", metavar="FILE", help="draw the inverse and how far from exact it is, .png")
+    add("--force", action="store_true", help="overwrite the output files")
     add("--workers", type=_count, metavar="N", help="threads (all cores)")
 
 
@@ -275,6 +328,10 @@ def _ridge(text: str) -> float | str | tuple[str, float]:
 
 def _balance(text: str) -> float | str:
     return text if text == "gcv" else _penalty(text)
+
+
+def _noise(text: str) -> float | str:
+    return text if text == "poisson" else _penalty(text)
 
 
 def _penalty(text: str) -> float:

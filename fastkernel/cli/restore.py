@@ -2,23 +2,29 @@
 
 import argparse
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastkernel._typing import AnyArray
-from fastkernel.cli.errors import InputError, UsageError
-from fastkernel.cli.files import read_picture
-from fastkernel.cli.images import check_image_target, image_bytes, remake
+from fastkernel.cli.errors import UsageError
+from fastkernel.cli.images import remake_file
 from fastkernel.cli.kernels import read_kernel
-from fastkernel.cli.output import write_file
+from fastkernel.cli.options import BOUNDARIES
 from fastkernel.cli.progress import ProgressBar
 
 # The options that each method takes, by the names of its arguments.
 _TAKES = {
     "wiener": ("balance", "boundary"),
-    "richardson-lucy": ("num_iter", "tol", "damping", "boundary"),
-    "inverse": ("epsilon", "boundary"),
+    "richardson-lucy": ("num_iter", "tol", "damping", "noise", "acceleration", "boundary"),
+    "inverse": ("epsilon", "guarded", "boundary"),
+}
+_FLAGS = {"acceleration": "--no-acceleration"}
+
+# What may stand beyond the border.
+_DIVIDED = ("circular", "symmetric", "edge_taper", "unknown")
+_BORDERS = {
+    "wiener": _DIVIDED,
+    "richardson-lucy": ("unknown", *BOUNDARIES),
+    "inverse": _DIVIDED,
 }
 
 
@@ -32,27 +38,23 @@ def run(options: argparse.Namespace) -> None:
         "inverse": fastkernel.inverse_filter,
     }
     tuning = _tuning(options)
-    psf = read_kernel(options.kernel)
-    picture = read_picture(
-        options.image, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha
-    )
-    inputs = options.image, options.kernel
-    target = check_image_target(options.output, picture, force=options.force, inputs=inputs)
-    bar = ProgressBar()
-    call = partial(functions[options.method], workers=options.workers, callback=bar, **tuning)
+    psf, bar = read_kernel(options.kernel), ProgressBar()
 
     def restored(image: AnyArray, channel_axis: int | None) -> AnyArray:
-        return call(image, psf, channel_axis=channel_axis)
+        function = functions[options.method]
+        try:
+            return function(
+                image,
+                psf,
+                channel_axis=channel_axis,
+                workers=options.workers,
+                callback=bar,
+                **tuning,
+            )
+        finally:
+            bar.clear()
 
-    try:
-        pixels = remake(picture, restored, clip=options.clip)
-    except (TypeError, ValueError) as problem:
-        msg = f"{options.image!r} cannot be restored: {problem}"
-        raise InputError(msg) from problem
-    finally:
-        bar.clear()
-    write_file(target, image_bytes(pixels, Path(options.output).suffix.lower()))
-    print(f"wrote {options.output!r}")
+    remake_file(options, options.kernel, restored, "restored")
 
 
 def _tuning(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,7 +64,21 @@ def _tuning(options: argparse.Namespace) -> dict[str, Any]:
     for name in sorted(given):
         if name not in _TAKES[options.method]:
             methods = " or ".join(method for method, names in _TAKES.items() if name in names)
-            flag = "--" + name.replace("_", "-")
+            flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
             msg = f"{flag} goes with --method {methods}, not with {options.method}"
             raise UsageError(msg)
+    boundary, borders = given.get("boundary"), _BORDERS[options.method]
+    if boundary is not None and boundary not in borders:
+        msg = f"--boundary {boundary} does not go with --method {options.method}: {_list(borders)}"
+        raise UsageError(msg)
+    if options.method == "inverse" and boundary == "unknown" and not given.get("guarded"):
+        msg = "--boundary unknown goes with --method inverse --guarded"
+        raise UsageError(msg)
+    if options.method == "wiener":
+        # Slower than a rule for the border, but a wrong rule rings through the whole image.
+        given.setdefault("boundary", "unknown")
     return given
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
