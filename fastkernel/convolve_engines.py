@@ -19,10 +19,10 @@ from fastkernel._loops import circular, stencil
 from fastkernel._typing import AnyArray, Shape
 from fastkernel._windows import Window
 
-# A tile of the image fills a quarter of a 2 MB second-level cache; long rows are read at the
-# speed of memory. A separable kernel's tiles are at least as tall as the kernel.
-TILE_SHAPE = (64, 1024)
-SEPARABLE_WIDTH = 512
+# A tile of the image fills half of a second-level cache of 1 MB; long rows are read at the speed
+# of memory. Smaller tiles are done too soon: threads then wait for each other between them. A
+# separable kernel's tiles are at least as tall as the kernel.
+TILE_SHAPE = (128, 1024)
 
 # Enough for an even share on any machine.
 MAX_JOBS = 256
@@ -220,7 +220,7 @@ class Correlation:
             self._correlate(between, row, plane, tile, scratch)
             return True
 
-        return _Way((max(TILE_SHAPE[0], p), min(TILE_SHAPE[1], SEPARABLE_WIDTH)), work)
+        return _Way((max(TILE_SHAPE[0], p), TILE_SHAPE[1]), work)
 
     def _fft(self) -> "_Way":
         p, q = self.kernel_shape
