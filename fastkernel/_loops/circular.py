@@ -13,25 +13,19 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike
 
 from fastkernel._loops._jit import loop
+from fastkernel._loops._machine import VECTOR_BYTES, fetch
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf: a NaN pixel must show in the outcome.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
-
-def _register_bytes() -> int:
-    features = binding.get_host_cpu_features()
-    return next((size for name, size in (("avx512f", 64), ("avx", 32)) if features.get(name)), 16)
-
-
-VECTOR_BYTES = _register_bytes()
 
 # The shortest transform: two passes, and whole vectors.
 SHORTEST = 16
@@ -641,28 +635,6 @@ def _stream_typed(typing_context, x, start, out, out_start, count):
     return types.void(x, i, out, i, i), codegen
 
 
-def _fetch_typed(typing_context, x, start, count):
-    """Have some pixels, from a flat index on, brought to the caches.
-
-    Rows of a tile begin far from each other, where the processor does not look ahead by itself.
-    """
-    i = types.intp
-
-    def codegen(context, b, signature, values):
-        e = _Emitter(context, b, signature.args[0])
-        (x,) = _data(context, b, signature, values, 0)
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        fetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        flags = [ir.Constant(flag, value) for value in (0, 3, 1)]  # read, keep, data
-        line = e.number(64 // e.bytes)
-        with cgutils.for_range_slice(b, values[1], b.add(values[1], values[2]), line) as (at, _):
-            b.call(fetch, [b.bitcast(b.gep(x, [at]), byte), *flags])
-        return context.get_dummy_value()
-
-    return types.void(x, i, i), codegen
-
-
 def _settle_typed(typing_context):
     """Wait until other threads see all that was streamed."""
 
@@ -675,7 +647,6 @@ def _settle_typed(typing_context):
 
 _stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
 _settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
-_fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
 
 
 @_loop
@@ -705,8 +676,7 @@ def read_tile(image, top, left, shape, out):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
-        if top + row + 1 < m:
-            _fetch(image, (top + row + 1) * n + left + first, last - first)
+        fetch(image, top + row + 1, left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside, pixels = x[first:last], image[top + row, left + first : left + last]

@@ -7,13 +7,14 @@ C-ordered float64, or int16 where both images hold integers of at most 8 bits.
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
+from fastkernel._loops._machine import VECTOR_BYTES
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
@@ -25,14 +26,6 @@ MAX_LAGS = 5
 # The sums that a march can take of each lag (see `add_tile`), as bits.
 MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
 KINDS = 3
-
-
-def _register_bytes() -> int:
-    features = binding.get_host_cpu_features()
-    return next((size for name, size in (("avx512f", 64), ("avx", 32)) if features.get(name)), 16)
-
-
-VECTOR_BYTES = _register_bytes()
 
 
 @register_jitable

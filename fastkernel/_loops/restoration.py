@@ -6,47 +6,12 @@ A loop checks nothing, allocates no result, starts no thread and calls only this
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from fastkernel._loops._jit import loop
+from fastkernel._loops._machine import fetch
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
-
-
-def _fetch_typed(typing_context, x, row, start, count):
-    """Have a part of a row of a C-ordered image brought to the caches.
-
-    Rows of a tile begin far from each other, where the processor does not look ahead by itself.
-    """
-    i = types.intp
-
-    def codegen(context, b, signature, values):
-        x = cgutils.create_struct_proxy(signature.args[0])(context, b, value=values[0])
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        signature_of = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        fetch = cgutils.get_or_insert_function(b.module, signature_of, "llvm.prefetch.p0")
-        rows, cols = cgutils.unpack_tuple(b, x.shape)
-        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-        line = ir.Constant(ir.IntType(64), _LINE_BYTES // size)
-        start = b.add(b.mul(values[1], cols), values[2])
-        flags = [ir.Constant(flag, value) for value in (0, 3, 1)]  # read, keep, data
-        with (
-            b.if_then(b.icmp_signed("<", values[1], rows)),
-            cgutils.for_range_slice(b, start, b.add(start, values[3]), line) as (place, _),
-        ):
-            b.call(fetch, [b.bitcast(b.gep(x.data, [place]), byte), *flags])
-        return context.get_dummy_value()
-
-    return types.void(x, i, i, i), codegen
-
-
-_LINE_BYTES = 64
-
-_fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
 
 
 @_loop
@@ -80,7 +45,7 @@ def divide(blurred, shape, origin, data, floor):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
-        _fetch(data, top + row + 1, left + first, last - first)
+        fetch(data, top + row + 1, left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside = x[first:last]
@@ -195,7 +160,7 @@ def update(correlated, point, inverse_sensitivity, tile, measured):
     squares, size, zero = 0.0, 0.0, point.dtype.type(0)
     uniform = inverse_sensitivity.size == 1
     for row in range(height):
-        _fetch(point, top + row + 1, left, width)
+        fetch(point, top + row + 1, left, width)
         x, z = correlated[row, :width], point[top + row, left : left + width]
         if uniform:
             factor = inverse_sensitivity[0, 0]
@@ -240,7 +205,7 @@ def compare_step(newer, point, tile, step):
     top, left, height, width = tile
     product = 0.0
     for row in range(height):
-        _fetch(step, top + row + 1, left, width)
+        fetch(step, top + row + 1, left, width)
         x, z = newer[row, :width], point[top + row, left : left + width]
         g = step[top + row, left : left + width]
         for c in range(width):
