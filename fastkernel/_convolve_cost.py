@@ -19,15 +19,21 @@ _DIRECT = {4: (0.8, 0.0135), 8: (1.6, 0.027)}
 _SEPARABLE = {4: (0.95, 0.031), 8: (1.7, 0.058)}
 
 # The same: nanoseconds a point of two tiles that are convolved together; a pair, and a call.
-_FFT = {4: 2.9, 8: 5.2}
-_FFT_PAIR, _FFT_CALL = 20_000, 60_000
+_FFT = {4: 2.1, 8: 4.0}
+_FFT_PAIR, _FFT_CALL = 30_000, 60_000
+
+# The same: nanoseconds a pixel that is read into such a tile, and written.
+_MOVED = {4: 0.8, 8: 1.4}
 
 # The same: nanoseconds a pixel of an image that is written and read again.
-_STORED = {4: 1.6, 8: 3.2}
+_STORED = {4: 1.6, 8: 2.0}
 
 # Bytes from which on a tile takes more time: two of them, their transposes and the kernel's
 # spectrum take six times as many, and leave the caches one by one.
-_SLOWER = {128 << 10: 1.15, 256 << 10: 1.3, 768 << 10: 1.8, 1536 << 10: 2.2, 3 << 20: 3.5}
+_SLOWER = {192 << 10: 1.08, 640 << 10: 1.15, 1 << 20: 1.3, 2 << 20: 1.5, 4 << 20: 1.75}
+
+# Points from which on a panel leaves the first-level cache.
+_LONG, _SLOWER_LONG = 512, 1.15
 
 
 def _lengths(window: int, taps: int, itemsize: int) -> list[int]:
@@ -46,6 +52,7 @@ def _tiles_time(window_shape: Shape, kernel_shape: Shape, itemsize: int, lengths
     """Return nanoseconds of one worker for the tiles of transforms of ``lengths``."""
     points = math.prod(lengths)
     slower = max((by for size, by in _SLOWER.items() if points * itemsize > size), default=1.0)
+    slower *= math.prod(_SLOWER_LONG for n in lengths if n >= _LONG)
     tiles = math.prod(
         -(-window // (n - taps + 1))
         for window, n, taps in zip(window_shape, lengths, kernel_shape, strict=True)
@@ -60,7 +67,7 @@ def fft_lengths(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Shap
     Examples
     --------
     >>> fft_lengths((300, 300), (31, 31), 4)
-    (192, 192)
+    (192, 384)
     """
     rows, cols = (
         _lengths(*sides, itemsize) for sides in zip(window_shape, kernel_shape, strict=True)
@@ -80,10 +87,10 @@ def round_trip_pays(
     """
     twice = 2 * kernel_shape[0] - 1, 2 * kernel_shape[1] - 1
     lengths = fft_lengths(image_shape, twice, itemsize)
-    together = 2 * _tiles_time(image_shape, twice, itemsize, lengths)
-    times = engine_times(image_shape, kernel_shape, itemsize)
+    pixels, times = math.prod(image_shape), engine_times(image_shape, kernel_shape, itemsize)
+    together = 2 * _tiles_time(image_shape, twice, itemsize, lengths) + pixels * _MOVED[itemsize]
     apart = 2 * min(time for name, time in times.items() if separable or name != "separable")
-    return together < apart + math.prod(image_shape) * _STORED[itemsize]
+    return together < apart + pixels * _STORED[itemsize]
 
 
 @lru_cache(256)
@@ -108,6 +115,8 @@ def engine_times(window_shape: Shape, kernel_shape: Shape, itemsize: int) -> Map
     times = {
         "direct": pixels * (a_pixel + a_tap * math.prod(kernel_shape)),
         "separable": pixels * (a_line + a_line_tap * sum(kernel_shape)),
-        "fft": _FFT_CALL + _tiles_time(window_shape, kernel_shape, itemsize, lengths),
+        "fft": _FFT_CALL
+        + _tiles_time(window_shape, kernel_shape, itemsize, lengths)
+        + pixels * _MOVED[itemsize],
     }
     return MappingProxyType(times)

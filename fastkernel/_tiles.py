@@ -22,6 +22,8 @@ S = TypeVar("S")
 
 MAX_THREADS = 32
 
+_LINE_BYTES = 64
+
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 
@@ -125,8 +127,37 @@ class Scratch:
         key, size = (name, np.dtype(dtype)), math.prod(shape)
         found = self._arrays.get(key)
         if found is None or found.size < size:
-            found = self._arrays[key] = np.zeros(size, dtype)
+            found = self._arrays[key] = aligned_zeros(size, key[1])
         return found[:size].reshape(shape)
+
+
+class Scratches:
+    """Working spaces that outlast a run, for one that follows."""
+
+    def __init__(self) -> None:
+        self._idle: list[Scratch] = []
+        self._lent: list[Scratch] = []
+
+    def lend(self) -> Scratch:
+        """Return a working space that nobody else has."""
+        try:
+            scratch = self._idle.pop()
+        except IndexError:
+            scratch = Scratch()
+        self._lent.append(scratch)
+        return scratch
+
+    def regain(self) -> None:
+        """Take all back that were lent."""
+        self._idle += self._lent
+        self._lent = []
+
+
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> AnyArray:
+    """Return zeros that begin with a cache line, so that no vector of them lies across two."""
+    spare = np.zeros(size * dtype.itemsize + _LINE_BYTES, np.uint8)
+    start = -spare.ctypes.data % _LINE_BYTES
+    return spare[start : start + size * dtype.itemsize].view(dtype)
 
 
 def wait_for(call: Callable[[], T]) -> T:

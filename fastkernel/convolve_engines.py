@@ -273,6 +273,10 @@ class RoundTrip:
         return fft_lengths(self.shape, (2 * p - 1, 2 * q - 1), self.taps.itemsize)
 
     @cached_property
+    def _scratches(self) -> _tiles.Scratches:
+        return _tiles.Scratches()
+
+    @cached_property
     def _both(self) -> "TilePair":
         return TilePair(self._lengths, self.taps.dtype)
 
@@ -331,7 +335,8 @@ class RoundTrip:
                     take(part, tile, scratch)
 
         jobs = [partial(work, part) for part in _tiles.shares(tiles, MAX_JOBS, 2)]
-        _tiles.run(jobs, _tiles.Scratch, workers)
+        _tiles.run(jobs, self._scratches.lend, workers)
+        self._scratches.regain()
 
 
 class _Arrays(NamedTuple):
@@ -360,11 +365,12 @@ class TilePair:
     def arrays(self, scratch: _tiles.Scratch) -> _Arrays:
         """Return what `correlate` works in."""
         (m, n), dtype, width = self._lengths, self._dtype, circular.lanes(self._dtype)
-        # A vector more in a row: no stride at which rows compete for places in the cache.
+        # A vector more in a row, and rows between the parts of a panel: nothing competes for places
+        # in the cache.
         return _Arrays(
             scratch.array("pair", (2, m, n + width), dtype),
             scratch.array("between", (2, n, m + width), dtype),
-            scratch.array("panel", (2, max(m, n), width), dtype),
+            scratch.array("panel", (2, max(m, n) + 4, width), dtype),
         )
 
     def spectrum(self, taps: AnyArray) -> AnyArray:
@@ -374,7 +380,7 @@ class TilePair:
         # A correlation is a convolution with the taps turned around the first one.
         turned = -np.arange(p)[:, None], (-np.arange(q)) % n
         arrays.pair[0][turned] = taps / self._dtype.type(m * n)
-        out = np.empty((2, m * n), self._dtype)
+        out = _tiles.aligned_zeros(2 * m * n, self._dtype).reshape(2, m * n)
         circular.transform_pair(*arrays, *self._passes, out)
         return out
 

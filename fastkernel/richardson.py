@@ -256,9 +256,9 @@ class _Restoration:
         mean = float(self._data.sum(dtype=float)) / total
         self._estimate = np.full(self._blur.grid, mean, dtype)
         self._point, self._next = self._estimate, np.empty(self._blur.grid, dtype)
-        self._step = None
+        self._step = np.zeros(self._blur.grid if options.acceleration else (0, 0), dtype)
         if options.acceleration:
-            self._point, self._step = self._estimate.copy(), np.zeros(self._blur.grid, dtype)
+            self._point = self._estimate.copy()
         if options.noise == "poisson":
             self._target = total / (2 * scale)
         else:
@@ -293,12 +293,9 @@ class _Restoration:
         if self._options.damping:
             lines = scratch.array("lines", (3, tile[3] + 1))
             loops.damp(self._point, self._options.damping, _FLAT, tile, lines, correlated)
-        measured = self._step is not None or bool(self._options.tol)
-        sums = loops.update(correlated, self._point, self._inverse.of(tile), tile, measured)
-        if self._step is not None:
-            sums += (loops.compare_step(correlated, self._point, tile, self._step),)
-        self._sums[tile] = sums
-        _write(correlated, tile, self._next)
+        given = correlated, self._point, self._inverse.of(tile), tile
+        measured = self._options.acceleration or bool(self._options.tol)
+        self._sums[tile] = loops.update(*given, measured, self._step, self._next)
 
     def run(self, progress: Callable[[int], None]) -> AnyArray:
         """Iterate, and return the restored image."""
@@ -314,15 +311,15 @@ class _Restoration:
             if not self._blur.in_one_go:
                 self._blur.backward(self._ratio, self._update)
             # Sums that are rounded once do not depend on the order of the tiles.
-            squares, size, *product = map(math.fsum, zip(*self._sums.values(), strict=True))
+            squares, size, product = map(math.fsum, zip(*self._sums.values(), strict=True))
             self._estimate, self._next = self._next, self._estimate
             progress(done)
             if done == options.num_iter or (options.tol and squares <= options.tol**2 * size):
                 break
-            if self._step is None:
+            if not options.acceleration:
                 self._point = self._estimate
                 continue
-            self._extrapolate(min(max(product[0] / before, 0.0), 1.0) if before > 0 else 0.0)
+            self._extrapolate(min(max(product / before, 0.0), 1.0) if before > 0 else 0.0)
             before = squares
         np.multiply(self._estimate[self._blur.frame], self._unit, out=self._ratio)
         return self._ratio

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastkernel._loops import circular
+from fastkernel._loops import _machine, circular
 
 JIT = not numba.config.DISABLE_JIT
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
@@ -103,7 +103,7 @@ def test_a_tile_is_written_and_what_is_not_finite_seen(bad, dtype, rng):
 def test_large_images_are_written_past_the_caches_all_the_same(dtype, rng):
     """Wherever a row begins and ends between the borders of vectors."""
     found, out = rng.random((3, 80)).astype(dtype), np.zeros((1061, 2003), dtype)
-    assert out.nbytes >= circular.STREAMED
+    assert out.nbytes >= _machine.STREAMED
     for left, width in [(0, 80), (1, 1), (5, 3), (7, 64), (1923, 80), (2002, 1), (9, 77)]:
         assert circular.write_tile(found, (3, width), out, 1058, left)
         assert_array_equal(out[1058:, left : left + width], found[:, :width])

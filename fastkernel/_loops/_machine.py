@@ -19,31 +19,97 @@ VECTOR_BYTES = _register_bytes()
 _LINE_BYTES = 64
 
 
-def _fetch_typed(typing_context, x, row, start, count):
-    """Have a part of a row of a C-ordered image, if there is that row, brought to the caches.
+# Rows of a tile begin far from each other, where the processor does not look ahead by itself. So
+# far below the row in work a line arrives in time.
+_ROWS_AHEAD = 4
 
-    Rows of a tile begin far from each other, where the processor does not look ahead by itself.
-    """
+# Bytes of an image from which on it is written past the caches, which then need not read it first.
+STREAMED = 8 << 20
+
+
+def _pointer(b, data, place, kind):
+    return b.bitcast(b.gep(data, [place]), kind.as_pointer())
+
+
+def _fetch_typed(typing_context, x, row, start, count):
+    """Have a part of a row of a C-ordered image, some rows below, brought to the second cache."""
     i = types.intp
 
     def codegen(context, b, signature, values):
         x = cgutils.create_struct_proxy(signature.args[0])(context, b, value=values[0])
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        byte, flag = ir.IntType(8), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), flag, flag, flag])
         prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
         rows, cols = cgutils.unpack_tuple(b, x.shape)
         size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
         line = ir.Constant(ir.IntType(64), _LINE_BYTES // size)
-        start = b.add(b.mul(values[1], cols), values[2])
-        flags = [ir.Constant(flag, value) for value in (0, 3, 1)]  # read, keep, data
+        row = b.add(values[1], ir.Constant(ir.IntType(64), _ROWS_AHEAD))
+        start = b.add(b.mul(row, cols), values[2])
+        flags = [ir.Constant(flag, value) for value in (0, 2, 1)]  # read, second cache, data
         with (
-            b.if_then(b.icmp_signed("<", values[1], rows)),
+            b.if_then(b.icmp_signed("<", row, rows)),
             cgutils.for_range_slice(b, start, b.add(start, values[3]), line) as (place, _),
         ):
-            b.call(prefetch, [b.bitcast(b.gep(x.data, [place]), byte), *flags])
+            b.call(prefetch, [_pointer(b, x.data, place, byte), *flags])
         return context.get_dummy_value()
 
     return types.void(x, i, i, i), codegen
 
 
+def _stream_plain(x, start, out, out_start, count):
+    """Copy as `_stream_typed` does, in NumPy: what runs when the JIT is off."""
+    out.reshape(-1)[out_start : out_start + count] = x.ravel()[start : start + count]
+
+
+def _stream_typed(typing_context, x, start, out, out_start, count):
+    """Copy ``count`` pixels past the caches, which whole cache lines can be."""
+    i = types.intp
+
+    def codegen(context, b, signature, values):
+        x, out = (
+            cgutils.create_struct_proxy(signature.args[k])(context, b, value=values[k]).data
+            for k in (0, 2)
+        )
+        _, start, _, out_start, count = values
+        pixel, number = context.get_data_type(signature.args[0].dtype), ir.IntType(64)
+        size = context.get_abi_sizeof(pixel)
+        lanes = ir.Constant(number, VECTOR_BYTES // size)
+        vector = ir.VectorType(pixel, VECTOR_BYTES // size)
+        address = b.ptrtoint(b.gep(out, [out_start]), number)
+        ahead = b.and_(b.neg(address), ir.Constant(number, VECTOR_BYTES - 1))
+        ahead = b.udiv(ahead, ir.Constant(number, size))
+        ahead = b.select(b.icmp_signed("<", ahead, count), ahead, count)
+        whole = b.sub(count, ahead)
+        end = b.add(ahead, b.sub(whole, b.urem(whole, lanes)))
+        once = b.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+
+        def copy_one(place):
+            value = b.load(b.gep(x, [b.add(start, place)]))
+            b.store(value, b.gep(out, [b.add(out_start, place)]))
+
+        with cgutils.for_range(b, ahead) as one:
+            copy_one(one.index)
+        with cgutils.for_range_slice(b, ahead, end, lanes) as (place, _):
+            value = b.load(_pointer(b, x, b.add(start, place), vector), align=size)
+            at = _pointer(b, out, b.add(out_start, place), vector)
+            b.store(value, at, align=VECTOR_BYTES).set_metadata("nontemporal", once)
+        with cgutils.for_range_slice(b, end, count, ir.Constant(number, 1)) as (place, _):
+            copy_one(place)
+        return context.get_dummy_value()
+
+    return types.void(x, i, out, i, i), codegen
+
+
+def _settle_typed(typing_context):
+    """Wait until other threads see all that was streamed."""
+
+    def codegen(context, b, signature, values):
+        b.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
+stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
+settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)

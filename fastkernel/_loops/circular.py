@@ -20,7 +20,7 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._machine import VECTOR_BYTES, fetch
+from fastkernel._loops._machine import STREAMED, VECTOR_BYTES, fetch, settle, stream
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf: a NaN pixel must show in the outcome.
@@ -52,19 +52,19 @@ def is_length(n: int, dtype: DTypeLike) -> bool:
 
 @lru_cache(64)
 def radices(n: int) -> tuple[int, ...]:
-    """Return the radix of each pass of a transform of ``n`` points: 3, 8 or 4, the last not 3.
+    """Return the radix of each pass of a transform of ``n`` points: 6, 8 or 4, the last not 6.
 
     Examples
     --------
     >>> radices(96), radices(256)
-    ((3, 8, 4), (8, 8, 4))
+    ((4, 6, 4), (4, 8, 8))
     """
-    found = [3] if n % 3 == 0 else []
-    rest = (n // math.prod(found)).bit_length() - 1
-    while rest == 3 or rest > 4:
-        found.append(8)
-        rest -= 3
-    return (*found, *[4] * (rest // 2))
+    threefold = n % 3 == 0
+    exponent = (n & -n).bit_length() - 1 - threefold
+    fours = -exponent % 3  # the fewest that leave a power of 8
+    found = [4] * fours + [8] * ((exponent - 2 * fours) // 3)
+    # Six is not the first: points a power of two apart compete for places in the cache.
+    return (*found[:-1][:1], *[6] * threefold, *found[:-1][1:], found[-1])
 
 
 @lru_cache(64)
@@ -134,13 +134,6 @@ class _Emitter:
         for value, part in zip(values, pair, strict=True):
             self.builder.store(value, self._pointer(part, place), align=self.bytes)
 
-    def stream(self, value, data, place):
-        """Store a vector past the caches, at an address that is a multiple of its size."""
-        number = ir.IntType(32)
-        stored = self.builder.store(value, self._pointer(data, place), align=VECTOR_BYTES)
-        once = self.builder.module.add_metadata([ir.Constant(number, 1)])
-        stored.set_metadata("nontemporal", once)
-
     def factor(self, table, place):
         """Load one complex number into all lanes."""
         b = self.builder
@@ -162,15 +155,28 @@ class _Emitter:
     def subtract(self, x, y):
         return tuple(map(self._subtract, x, y))
 
-    def add_turned(self, x, y, sign):
-        """Return ``x + sign * 1j * y``."""
-        if sign < 0:
+    def add_turned(self, x, y, turn):
+        """Return ``x + turn * 1j * y``."""
+        if turn == -1:
             return self._add(x[0], y[1]), self._subtract(x[1], y[0])
-        return self._subtract(x[0], y[1]), self._add(x[1], y[0])
+        if turn == 1:
+            return self._subtract(x[0], y[1]), self._add(x[1], y[0])
+        return self._add_scaled(x[0], y[1], -turn), self._add_scaled(x[1], y[0], turn)
 
     def scale(self, x, factor):
         constant = self.everywhere(factor)
         return tuple(self._times(part, constant) for part in x)
+
+    def _add_scaled(self, x, y, factor):
+        """Return ``x + factor * y``, in one operation where the processor has that."""
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.bytes}"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, [y, self.everywhere(factor), x])
+
+    def add_scaled(self, x, y, factor):
+        """Return ``x + factor * y``."""
+        return tuple(self._add_scaled(a, b, factor) for a, b in zip(x, y, strict=True))
 
     def multiply(self, x, y, conjugated=False):
         """Return ``x * y``, or ``x * conj(y)``."""
@@ -186,18 +192,26 @@ class _Emitter:
         )
 
     def transform(self, x, sign):
-        """Return the discrete Fourier transform of 3, 4 or 8 vectors, with ``exp(sign * ...)``."""
-        return {3: self._of_three, 4: self._of_four, 8: self._of_eight}[len(x)](x, sign)
+        """Return the discrete Fourier transform of 4, 6 or 8 vectors, with ``exp(sign * ...)``."""
+        return {4: self._of_four, 6: self._of_six, 8: self._of_eight}[len(x)](x, sign)
 
     def _of_three(self, x, sign):
         total, difference = self.add(x[1], x[2]), self.subtract(x[1], x[2])
-        middle = self.add(x[0], self.scale(total, -0.5))
-        turned = self.scale(difference, math.sqrt(0.75))
+        middle, turn = self.add_scaled(x[0], total, -0.5), sign * math.sqrt(0.75)
         return [
             self.add(x[0], total),
-            self.add_turned(middle, turned, sign),
-            self.add_turned(middle, turned, -sign),
+            self.add_turned(middle, difference, turn),
+            self.add_turned(middle, difference, -turn),
         ]
+
+    def _of_six(self, x, sign):
+        # Two and three have no common divisor: no factors stand between their transforms.
+        even, odd = (self._of_three([x[(k + 2 * i) % 6] for i in range(3)], sign) for k in (0, 3))
+        found = [None] * 6
+        for i in range(3):
+            found[4 * i % 6] = self.add(even[i], odd[i])
+            found[(4 * i + 3) % 6] = self.subtract(even[i], odd[i])
+        return found
 
     def _of_four(self, x, sign):
         even = self.add(x[0], x[2]), self.subtract(x[0], x[2])
@@ -212,18 +226,18 @@ class _Emitter:
     def _of_eight(self, x, sign):
         even, odd = self._of_four(x[0::2], sign), self._of_four(x[1::2], sign)
         eighth = math.sqrt(0.5)
-        first = self.scale(self.add_turned(odd[1], odd[1], sign), eighth)
+        first = self.add_turned(odd[1], odd[1], sign)
         # (sign * 1j - 1) * z is sign * 1j * (z + sign * 1j * z).
-        third = self.scale(self.add_turned(odd[3], odd[3], sign), eighth)
+        third = self.add_turned(odd[3], odd[3], sign)
         return [
             self.add(even[0], odd[0]),
-            self.add(even[1], first),
+            self.add_scaled(even[1], first, eighth),
             self.add_turned(even[2], odd[2], sign),
-            self.add_turned(even[3], third, sign),
+            self.add_turned(even[3], third, sign * eighth),
             self.subtract(even[0], odd[0]),
-            self.subtract(even[1], first),
+            self.add_scaled(even[1], first, -eighth),
             self.add_turned(even[2], odd[2], -sign),
-            self.add_turned(even[3], third, -sign),
+            self.add_turned(even[3], third, -sign * eighth),
         ]
 
 
@@ -323,8 +337,8 @@ def _pass(radix, sign, *, turned):
     return plain if config.DISABLE_JIT else intrinsic(typed)
 
 
-_forward_3, _forward_4, _forward_8 = (_pass(radix, -1, turned=True) for radix in (3, 4, 8))
-_back_3, _back_4, _back_8 = (_pass(radix, 1, turned=True) for radix in (3, 4, 8))
+_forward_4, _forward_6, _forward_8 = (_pass(radix, -1, turned=True) for radix in (4, 6, 8))
+_back_4, _back_6, _back_8 = (_pass(radix, 1, turned=True) for radix in (4, 6, 8))
 _last_4, _last_8 = (_pass(radix, -1, turned=False) for radix in (4, 8))
 _first_4, _first_8 = (_pass(radix, 1, turned=False) for radix in (4, 8))
 
@@ -429,23 +443,19 @@ def _forward(re, im, start, stride, n, radices, table, count, panel):
     size, first = n, 0
     for number in range(count):
         radix = radices[number]
-        if number == 0:
-            if radix == 8:
-                _forward_8(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
-            elif radix == 4:
-                _forward_4(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
-            else:
-                _forward_3(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
-        elif size == 8:
-            _last_8(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, 0)
+        if size == 8:
+            _last_8(re, im, start, stride, to_re, to_im, 0, width, n, size, table, 0)
         elif size == 4:
-            _last_4(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, 0)
+            _last_4(re, im, start, stride, to_re, to_im, 0, width, n, size, table, 0)
         elif radix == 8:
-            _forward_8(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, first)
+            _forward_8(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
+        elif radix == 6:
+            _forward_6(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
         else:
-            _forward_4(to_re, to_im, 0, width, to_re, to_im, 0, width, n, size, table, first)
+            _forward_4(re, im, start, stride, to_re, to_im, 0, width, n, size, table, first)
         size //= radix
         first += 2 * (radix - 1) * size
+        re, im, start, stride = to_re, to_im, 0, width
 
 
 @register_jitable
@@ -477,17 +487,15 @@ def _back(panel, n, radices, table, count, re, im, start, stride):
         radix = radices[number]
         first -= 2 * (radix - 1) * size
         size *= radix
-        if number == 0:
-            if radix == 8:
-                _back_8(of_re, of_im, 0, width, re, im, start, stride, n, size, table, first)
-            elif radix == 4:
-                _back_4(of_re, of_im, 0, width, re, im, start, stride, n, size, table, first)
-            else:
-                _back_3(of_re, of_im, 0, width, re, im, start, stride, n, size, table, first)
-        elif radix == 8:
-            _back_8(of_re, of_im, 0, width, of_re, of_im, 0, width, n, size, table, first)
+        last = number == 0
+        to_re, to_im = (re, im) if last else (of_re, of_im)
+        to, step = (start, stride) if last else (0, width)
+        if radix == 8:
+            _back_8(of_re, of_im, 0, width, to_re, to_im, to, step, n, size, table, first)
+        elif radix == 6:
+            _back_6(of_re, of_im, 0, width, to_re, to_im, to, step, n, size, table, first)
         else:
-            _back_4(of_re, of_im, 0, width, of_re, of_im, 0, width, n, size, table, first)
+            _back_4(of_re, of_im, 0, width, to_re, to_im, to, step, n, size, table, first)
 
 
 @register_jitable
@@ -599,56 +607,6 @@ def convolve_pair(pair, between, panel, down, across, spectrum):
         _back(panel, m, radices, table, radices.size - 1, re, im, col, pair.shape[2])
 
 
-def _stream_plain(x, start, out, out_start, count):
-    """Copy as `_stream_typed` does, in NumPy: what runs when the JIT is off."""
-    out.reshape(-1)[out_start : out_start + count] = x.ravel()[start : start + count]
-
-
-def _stream_typed(typing_context, x, start, out, out_start, count):
-    """Copy ``count`` pixels past the caches, which whole cache lines can be."""
-    i = types.intp
-
-    def codegen(context, b, signature, values):
-        e = _Emitter(context, b, signature.args[0])
-        x, out = _data(context, b, signature, values, 0, 2)
-        _, start, _, out_start, count = values
-        address = b.ptrtoint(b.gep(out, [out_start]), e.index)
-        ahead = b.and_(b.neg(address), e.number(VECTOR_BYTES - 1))
-        ahead = b.udiv(ahead, e.number(e.bytes))
-        ahead = b.select(b.icmp_signed("<", ahead, count), ahead, count)
-        whole = b.sub(count, ahead)
-        end = b.add(ahead, b.sub(whole, b.urem(whole, e.number(e.lanes))))
-
-        def copy_one(place):
-            value = b.load(b.gep(x, [b.add(start, place)]))
-            b.store(value, b.gep(out, [b.add(out_start, place)]))
-
-        with cgutils.for_range(b, ahead) as one:
-            copy_one(one.index)
-        with cgutils.for_range_slice(b, ahead, end, e.number(e.lanes)) as (place, _):
-            (value,) = e.load((x,), b.add(start, place))
-            e.stream(value, out, b.add(out_start, place))
-        with cgutils.for_range_slice(b, end, count, e.number(1)) as (place, _):
-            copy_one(place)
-        return context.get_dummy_value()
-
-    return types.void(x, i, out, i, i), codegen
-
-
-def _settle_typed(typing_context):
-    """Wait until other threads see all that was streamed."""
-
-    def codegen(context, b, signature, values):
-        b.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-_stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
-_settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
-
-
 @_loop
 def read_tile(image, top, left, shape, out):
     """Read a part of an image, and zeros beyond its frame.
@@ -676,16 +634,12 @@ def read_tile(image, top, left, shape, out):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
-        fetch(image, top + row + 1, left + first, last - first)
+        fetch(image, top + row, left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside, pixels = x[first:last], image[top + row, left + first : left + last]
         for c in range(inside.size):
             inside[c] = pixels[c]
-
-
-# Bytes of an image from which on it is written past the caches, which then need not read it first.
-STREAMED = 8 << 20
 
 
 @_loop
@@ -720,11 +674,11 @@ def write_tile(found, shape, out, top, left):
             spoilt += x[c] * 0  # NaN where a pixel is not finite
         if streamed:
             place = (top + row) * out.shape[1] + left
-            _stream(found, row * found.shape[1], out, place, width)
+            stream(found, row * found.shape[1], out, place, width)
         else:
             y = out[top + row, left : left + width]
             for c in range(width):
                 y[c] = x[c]
     if streamed:
-        _settle()
+        settle()
     return spoilt == 0

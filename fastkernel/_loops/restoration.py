@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._machine import fetch
+from fastkernel._loops._machine import STREAMED, fetch, settle, stream
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
@@ -45,7 +45,7 @@ def divide(blurred, shape, origin, data, floor):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
-        fetch(data, top + row + 1, left + first, last - first)
+        fetch(data, top + row, left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside = x[first:last]
@@ -130,13 +130,13 @@ def poisson_misfit(blurred, at, data, weights, tile, floor):
 
 
 @_loop
-def update(correlated, point, inverse_sensitivity, tile, measured):
-    r"""Multiply the correlated ratios of a tile by a point, in place.
+def update(correlated, point, inverse_sensitivity, tile, measured, step, out):
+    r"""Make a tile of the next estimate.
 
     Parameters
     ----------
     correlated : (>= height, >= width) float32 or float64 array
-        The correlated ratios in the tile, overwritten by the new estimate; C order.
+        The correlated ratios in the tile, overwritten; C order.
     point, inverse_sensitivity : (M, N) arrays of correlated's dtype
         What the ratios were found at, and the reciprocal of the PSF's sums over the data, 0 where
         a pixel is left as it is; C order. A reciprocal of (1, 1) is that of all pixels.
@@ -144,23 +144,29 @@ def update(correlated, point, inverse_sensitivity, tile, measured):
         ``(top, left, height, width)``.
     measured : bool
         Whether to sum squares.
+    step : (M, N) or (0, 0) array of correlated's dtype
+        The change before, overwritten in the tile by this one; C order.
+    out : (M, N) array of correlated's dtype
+        Overwritten in the tile; C order.
 
     Returns
     -------
-    step, size : float
-        Sums of squares of the change and of the new estimate; 0 unless ``measured``.
+    change, size, product : float
+        Sums of squares of the change and of the new estimate, and of the products of the change
+        and the one before; 0 unless ``measured``, or without ``step``.
 
     Notes
     -----
     .. math:: x_s = z_s\, (H^T r)_s / (H^T w)_s
 
-    Cost: five operations a pixel.
+    Cost: ten operations a pixel.
     """
     top, left, height, width = tile
-    squares, size, zero = 0.0, 0.0, point.dtype.type(0)
-    uniform = inverse_sensitivity.size == 1
+    squares, size, product, zero = 0.0, 0.0, 0.0, point.dtype.type(0)
+    uniform, compared = inverse_sensitivity.size == 1, step.size > 0
+    streamed = out.size * out.itemsize >= STREAMED
     for row in range(height):
-        fetch(point, top + row + 1, left, width)
+        fetch(point, top + row, left, width)
         x, z = correlated[row, :width], point[top + row, left : left + width]
         if uniform:
             factor = inverse_sensitivity[0, 0]
@@ -175,44 +181,23 @@ def update(correlated, point, inverse_sensitivity, tile, measured):
                 change = np.float64(x[c]) - z[c]
                 squares += change * change
                 size += np.float64(x[c]) * x[c]
-    return squares, size
-
-
-@_loop
-def compare_step(newer, point, tile, step):
-    r"""Store the step of a tile, and compare it with the one before.
-
-    Parameters
-    ----------
-    newer : (>= height, >= width) float32 or float64 array
-        Where the step led, in the tile; C order.
-    point : (M, N) array of newer's dtype
-        Where it began, C order.
-    tile : (int, int, int, int)
-        ``(top, left, height, width)``.
-    step : (M, N) array of newer's dtype
-        The step before, overwritten in the tile by this one; C order.
-
-    Returns
-    -------
-    float
-        Sum of the products of both steps.
-
-    Notes
-    -----
-    Cost: two operations a pixel.
-    """
-    top, left, height, width = tile
-    product = 0.0
-    for row in range(height):
-        fetch(step, top + row + 1, left, width)
-        x, z = newer[row, :width], point[top + row, left : left + width]
-        g = step[top + row, left : left + width]
-        for c in range(width):
-            change = x[c] - z[c]
-            product += np.float64(change) * g[c]
-            g[c] = change
-    return product
+        if compared:
+            fetch(step, top + row, left, width)
+            g = step[top + row, left : left + width]
+            for c in range(width):
+                change = x[c] - z[c]
+                product += np.float64(change) * g[c]
+                g[c] = change
+        if streamed:
+            place = (top + row) * out.shape[1] + left
+            stream(correlated, row * correlated.shape[1], out, place, width)
+        else:
+            y = out[top + row, left : left + width]
+            for c in range(width):
+                y[c] = x[c]
+    if streamed:
+        settle()
+    return squares, size, product
 
 
 @_loop
