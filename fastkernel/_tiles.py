@@ -156,7 +156,7 @@ class Scratches:
 def aligned_zeros(size: int, dtype: np.dtype[Any]) -> AnyArray:
     """Return zeros that begin with a cache line, so that no vector of them lies across two."""
     spare = np.zeros(size * dtype.itemsize + _LINE_BYTES, np.uint8)
-    start = -spare.ctypes.data % _LINE_BYTES
+    start = -spare.__array_interface__["data"][0] % _LINE_BYTES
     return spare[start : start + size * dtype.itemsize].view(dtype)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,15 +26,14 @@ from fastkernel._frames import (
     is_whole,
     laplacian,
     tapered,
-    window_energy,
-    windowed,
+    window,
 )
 from fastkernel._loops import restoration as loops
 from fastkernel._restore_checks import as_psfs, as_range, refuse_zero_sum
-from fastkernel._tiles import Scratch, run
+from fastkernel._tiles import Scratch
 from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
 from fastkernel._windows import centre
-from fastkernel.transforms import Rows, Spectra, columns_of, is_small, pair_spectra, rows_of, stages
+from fastkernel.transforms import Rows, Spectra, columns_of, pair_spectra, rows_of, stages
 from fastkernel.unknown_boundary import restore_unknown
 
 BORDERS = ("circular", "symmetric", "edge_taper", "unknown")
@@ -47,13 +46,20 @@ _FLOOR, _ROUNDING = 1e-5, 1 / 12
 # noise is white; without it, noise that is not can be taken for detail of any strength.
 _CAUTION = 0.05
 
-# Pixels of a small image from which a second thread saves more than it takes to begin.
-_ALONE = 100_000
+# Columns of the transform that the score is made of where there are twice as many: enough to tell
+# a balance.
+_COLUMNS = 256
+
+# Columns on either side that the window makes a column of.
+_REACH = 2
+
+# Magnitudes of the transform of a flat image, in roundings of its norm.
+_FLAT = 8
 
 # Bins of the ratio of penalty to power, about that of a PSF of sum 1: a bin's ratio is wrong by
-# 3 percent at most, which a balance can be off by without notice. The loop counts them from the
+# 6 percent at most, which a balance can be off by without notice. The loop counts them from the
 # exponent 0 of a float64, which stands for 2 to the power of -1023.
-_OCTAVES, _PER_OCTAVE, _EXPONENT = 64, 16, 1023
+_OCTAVES, _PER_OCTAVE, _EXPONENT = 64, 8, 1023
 
 
 class _Framed(NamedTuple):
@@ -68,8 +74,6 @@ def _framed(image: AnyArray, psf: FloatArray, border: str, workers: int) -> _Fra
     dtype = float_dtype(image)
     if border == "symmetric":
         return _Framed(*extended(image, (psf.shape[0], psf.shape[1])))
-    if border == "faded":
-        return _Framed(*windowed(image, dtype))
     if border == "edge_taper":
         image = tapered(image, psf, dtype, workers)
     frame = image.shape[0], image.shape[1]
@@ -106,43 +110,62 @@ def _gcv_balance(
     over the bins. ``V`` also tells the variance of the noise; how strong that would be in the
     restored image, :math:`\sum (1 - r)^2 / |H|^2` times as strong, is held against a balance.
 
+    Any continuation of an image is wrong by more than the noise where the PSF passes next to
+    nothing, and cross-validation would take that for detail: it sees the image fade to nothing in
+    the frame's margins. In the transform that is a short convolution.
+
     Parameters
     ----------
     problem : Spectra
-        The image, faded at the frame where it is not circular, and the PSF.
+        The image and the PSF.
     image : (rows, cols) array
         The image as it was given.
     psf : (p, q) float64 array
         For the largest that its transform can be.
     border : str
-        "circular" where the image was not faded.
+        "circular" where the image is not to fade.
     progress : callable, optional
         Called as ``progress(done, total)``.
     """
-    penalty, (m, n) = laplacian(problem.frame), problem.frame
-    counts = columns_of(n)
+    frame, (m, n), dtype = problem.frame, problem.frame, float_dtype(image)
+    penalty, counts = laplacian(frame), columns_of(n)
     largest = float(np.abs(psf).sum())
     middle = -round(2 * math.log2(largest))
     first = (middle - _OCTAVES + _EXPONENT) * _PER_OCTAVE
+    noise, taps = float(m * n), (np.empty((2, 0), dtype),) * 2
+    fading = window((image.shape[0], image.shape[1]), frame, dtype)
+    if border != "circular" and n > 2 * _REACH:
+        noise, taps = fading.energy, (fading.across, fading.down)
 
     def work(spectra: Sequence[AnyArray], columns: slice, scratch: Scratch) -> FloatArray:
-        found = np.zeros((2 * _OCTAVES * _PER_OCTAVE, 3))
-        sides, ratio = (penalty.across[columns], penalty.down), scratch.array("ratio", (m,))
-        loops.add_by_ratio(
-            *spectra, *sides, counts[columns], first, ratio, ratio.view(np.int64), found
+        y, h = (part.view(dtype) for part in spectra)
+        # Beyond its first and its last column a real image's transform mirrors itself.
+        width = columns.stop - columns.start
+        before = 1 if columns.start == 0 and width > _REACH else -1
+        after = n - columns.stop - columns.start if columns.stop == len(counts) else -1
+        ends = before, after if after >= _REACH - 1 else -1
+        lines = (
+            scratch.array("beyond", (4, 2 * m), dtype),
+            scratch.array("lines", (2, m + 4), dtype),
         )
+        space = scratch.array("energies", (3, m))
+        found = np.zeros((2 * _OCTAVES * _PER_OCTAVE, 3))
+        given = (penalty.across[columns], penalty.down), taps, ends, *lines, counts[columns]
+        mean = y[0, :2].copy()
+        if columns.start == 0:
+            y[0, :2] = 0  # or the window would spread it
+        loops.add_by_ratio(y, h, *given, first, space, space.view(np.int64), found)
+        y[0, :2] = mean
         return found
 
-    found, *more = problem.columns(work, progress)
+    found, *more = problem.sample(work, max(1, len(counts) // _COLUMNS), progress)
     for part in more:
         found += part
-    pixels = 0.0
-    if is_whole(image):
-        shape = image.shape[0], image.shape[1]
-        pixels = image.size if border == "circular" else window_energy(shape, float_dtype(image))
-    noise, bins = (_FLOOR, _ROUNDING * pixels), np.empty((4, len(found)))
+    # A flat image leaves nothing but rounding.
+    least = (_FLAT * np.finfo(dtype).eps) ** 2 * m * n * problem.energy
+    floors = least, (_FLOOR, _ROUNDING * noise * is_whole(image))
     octave = loops.least_cross_validation(
-        found, _PER_OCTAVE, _OCTAVES, noise, largest**2, _CAUTION, bins
+        found, _PER_OCTAVE, _OCTAVES, *floors, largest**2, _CAUTION, np.empty((4, len(found)))
     )
     return float(2.0 ** (octave - middle))
 
@@ -160,7 +183,7 @@ def _divide(
     def work(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> None:
         loops.filter_columns(*spectra, penalty.across[columns], penalty.down, amount)
 
-    problem.columns(work, next(progress), (origin[0], len(out)))
+    problem.columns(work, next(progress), back=(origin[0], len(out)))
     problem.invert(out, origin[1], next(progress))
 
 
@@ -199,48 +222,12 @@ def _cross_validated(
     workers: int,
     progress: Progress | None = None,
 ) -> float:
-    """Return the balance for one channel, where it is not that of the problem to solve."""
-    # Any continuation is wrong by more than the noise where the PSF passes next to nothing, and
-    # cross-validation would take that for detail: it sees an image that fades.
-    framed = _framed(image, psf, "circular" if border == "circular" else "faded", workers)
+    """Return the balance for one channel, where no division follows."""
+    framed = _framed(image, psf, "symmetric" if border == "unknown" else border, workers)
     steps = stages(progress, 2)
     with ExitStack() as opened:
         problem = _entered(opened, image, framed, psf, workers, next(steps))
         return _gcv_balance(problem, image, psf, border, next(steps))
-
-
-def _begin(
-    channel: AnyArray,
-    psf: FloatArray,
-    work: _Work,
-    strength: float | None,
-    opened: ExitStack,
-    steps: Iterator[Progress | None],
-) -> tuple[float, Spectra]:
-    """Transform an image, and cross-validate where the strength is None."""
-    framed = _framed(channel, psf, work.boundary, work.workers)
-
-    def enter(workers: int, progress: Progress | None) -> Spectra:
-        return _entered(opened, channel, framed, psf, workers, progress)
-
-    if strength is not None:
-        return strength, enter(work.workers, next(steps))
-    if work.boundary == "circular":
-        problem = enter(work.workers, next(steps))
-        return _gcv_balance(problem, channel, psf, "circular", next(steps)), problem
-    if not (channel.size >= _ALONE and is_small(framed.frame, float_dtype(channel))):
-        balance = _cross_validated(channel, psf, work.boundary, work.workers, next(steps))
-        return balance, enter(work.workers, next(steps))
-
-    def balance_job(_: None, stopped: Callable[[], bool]) -> Any:  # noqa: ARG001
-        return _cross_validated(channel, psf, work.boundary, 1)
-
-    def problem_job(_: None, stopped: Callable[[], bool]) -> Any:  # noqa: ARG001
-        return enter(1, None)
-
-    balance, problem = run([balance_job, problem_job], lambda: None, work.workers, next(steps))
-    next(steps)
-    return balance, problem
 
 
 def _restored(
@@ -265,7 +252,12 @@ def _restored(
         else:
             i, j = centre((psf.shape[0], psf.shape[1]))
             with ExitStack() as opened:
-                amount, problem = _begin(channel, psf, work, strength, opened, progress)
+                framed = _framed(channel, psf, work.boundary, work.workers)
+                given = channel, framed, psf, work.workers, next(progress)
+                problem = _entered(opened, *given)
+                amount = strength
+                if amount is None:
+                    amount = _gcv_balance(problem, channel, psf, work.boundary, next(progress))
                 _divide(problem, penalty(problem.frame), amount, (-i, -j), out, progress)
         if limits is not None:
             np.clip(out, *limits, out=out)
@@ -382,7 +374,7 @@ def wiener(
     balance : float or "gcv", optional
         Strength of the prior, at least 0: more is smoother. "gcv" takes, for every channel, that
         of least generalised cross-validation [2]_ [3]_, which needs no knowledge of the noise
-        but that it is white. It reckons with at least 0.3 percent of the image's standard
+        but that it is white, from some 256 columns of the transform or more. It reckons with at least 0.3 percent of the image's standard
         deviation: give a number for a blur without noise.
     boundary : {"circular", "symmetric", "edge_taper", "unknown"}, optional
         What stands beyond the frame: the image again, for blurs that were made so; its mirror

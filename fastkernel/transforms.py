@@ -8,7 +8,7 @@ transforms it back while it is in the cache.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -28,6 +28,9 @@ JOB_BYTES = 512 << 10
 # Bytes of the pixels of a frame that is transformed at once, on one thread: all that belongs to it
 # fits the caches, and threads would take longer to begin than they save.
 SMALL_BYTES = 3 << 20
+
+# Columns that stand side by side in a sample of them.
+SAMPLED = 16
 
 Pointwise: TypeAlias = Callable[[Sequence[AnyArray], slice, _tiles.Scratch], T]
 
@@ -123,12 +126,14 @@ def stages(progress: Progress | None, n: int) -> Iterator[Progress | None]:
             yield report
 
 
+@lru_cache(8)
 def columns_of(n: int) -> FloatArray:
     """Return for how many frequencies each column of half a transform stands."""
     counts = np.full(n // 2 + 1, 2.0)
     counts[0] = 1
     if n % 2 == 0:
         counts[-1] = 1
+    counts.flags.writeable = False
     return counts
 
 
@@ -277,6 +282,45 @@ def transform_columns(
     return _tiles.run(jobs, _tiles.Scratch, workers, progress)
 
 
+def _sampled(n: int, share: int) -> list[slice]:
+    """Return some columns, side by side, of every so many of half a transform; or all for 1."""
+    half = n // 2 + 1
+    width = half if share == 1 else SAMPLED
+    return [slice(i, min(i + width, half)) for i in range(0, half, width * share)]
+
+
+def _sample_columns(
+    images: Sequence[RowSpectra],
+    pointwise: Pointwise[T],
+    share: int,
+    workers: int,
+    progress: Progress | None,
+) -> list[T]:
+    """Transform some columns of images and call a function of them."""
+    m, n = images[0].frame
+    blocks = _sampled(n, share)
+    width = blocks[0].stop
+
+    def job(columns: slice, scratch: _tiles.Scratch, stopped: Callable[[], bool]) -> T:  # noqa: ARG001
+        spectra = []
+        with ExitStack() as borrowed:
+            for image in images:
+                plan = borrowed.enter_context(
+                    _fft.borrowed_image_column_transforms(m, width, image.dtype)
+                )
+                spectra.append(plan.lines[: columns.stop - columns.start])
+                plan.panel[...] = 0
+                for column in range(columns.start, columns.stop):
+                    number, place = divmod(column, image.panels.shape[2])
+                    into = plan.panel[: image.height, column - columns.start]
+                    into[:] = image.panels[number, : image.height, place]
+                plan.forward()
+            return pointwise(spectra, columns, scratch)
+
+    jobs = [partial(job, columns) for columns in blocks]
+    return _tiles.run(jobs, _tiles.Scratch, workers, progress)
+
+
 def _around(start: int, count: int, length: int) -> Iterator[tuple[slice, slice]]:
     """Yield the parts of a line counted around: where they go, and where they stand.
 
@@ -372,6 +416,11 @@ class Spectra(Protocol):
     ) -> list[T]:
         """Call a function of the columns, which changes them only if they go ``back``."""
 
+    def sample(
+        self, pointwise: Pointwise[T], share: int, progress: Progress | None = None
+    ) -> list[T]:
+        """Call a function of one in so many columns, some that stand side by side at a time."""
+
     def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
         """Write pixels of the first image, whose columns were brought back."""
 
@@ -390,6 +439,11 @@ class _Panels:
         back: tuple[int, int] | None = None,
     ) -> list[T]:
         return transform_columns(self._pair, pointwise, self._workers, progress, back=back)
+
+    def sample(
+        self, pointwise: Pointwise[T], share: int, progress: Progress | None = None
+    ) -> list[T]:
+        return _sample_columns(self._pair, pointwise, share, self._workers, progress)
 
     def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
         invert_rows(self._pair[0], out, left, self._workers, progress)
@@ -415,6 +469,18 @@ class _Small:
         if progress is not None:
             progress(1, 1)
         return [found]
+
+    def sample(
+        self, pointwise: Pointwise[T], share: int, progress: Progress | None = None
+    ) -> list[T]:
+        lines, tap_lines, scratch = self._plan.lines, self._plan.tap_lines, _tiles.Scratch()
+        found = [
+            pointwise([lines[columns], tap_lines[columns]], columns, scratch)
+            for columns in _sampled(self.frame[1], share)
+        ]
+        if progress is not None:
+            progress(1, 1)
+        return found
 
     def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
         m, n = self.frame

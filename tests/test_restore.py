@@ -242,6 +242,45 @@ def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
         assert_allclose(gcv_balance(y * scale, psf, boundary="circular"), found, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(80, 61), (61, 80)])
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("boundary", ["symmetric", "edge_taper"])
+def test_gcv_sees_an_image_that_fades_in_the_margins(boundary, small, shape, rng, monkeypatch):
+    """Whose transform it never takes: it convolves that of the image."""
+    if not small:
+        monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
+        monkeypatch.setattr(transforms, "JOB_BYTES", 9000)
+    psf, y = gaussian(7, 1.2), 50 + signal.convolve(rng.random(shape), np.ones((5, 5)), "same")
+    y += 0.1 * rng.standard_normal(shape)
+    if boundary == "symmetric":
+        rows, frame = extended(y, psf.shape)
+        framed = np.empty(frame)
+        rows.read(0, framed)
+    else:
+        framed = tapered(y, psf, np.dtype(float), 1)
+    # A sine to the fourth, with its zeros in the middle of the margins.
+    sines = [
+        np.sin(np.pi * (np.arange(n) - (n + k - 1) / 2) / n)
+        for n, k in zip(framed.shape, shape, strict=True)
+    ]
+    framed = (framed - framed.mean()) * np.multiply.outer(*sines) ** 4
+    h = spectrum(psf, framed.shape)
+    penalty = spectrum(np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]]), framed.shape)
+    ratio, energy = np.abs(penalty) ** 2 / np.abs(h) ** 2, np.abs(fft.fft2(framed)) ** 2
+    octaves = np.arange(-20, 20, 0.05)
+    left = [2.0**o * ratio / (1 + 2.0**o * ratio) for o in octaves]
+    energy += 1e-5 * energy.sum() / energy.size
+    scores = np.array([(energy * r**2).sum() / r.sum() ** 2 for r in left])
+    gained = np.array([((1 - r) ** 2 / np.abs(h) ** 2)[ratio > 0].sum() for r in left])
+    scores *= 1 + 0.05 * scores * gained * np.sum(ratio > 0) / energy[ratio > 0].sum()
+    want = octaves[np.argmin(scores)]
+    assert -15 < want < 15
+    assert abs(np.log2(gcv_balance(y, psf, boundary=boundary)) - want) < 0.15
+    monkeypatch.setattr(transforms, "SAMPLED", 8)
+    monkeypatch.setattr(restoration, "_COLUMNS", 15)
+    assert abs(np.log2(gcv_balance(y, psf, boundary=boundary)) - want) < 1
+
+
 @pytest.mark.jit
 @pytest.mark.parametrize("name", ["camera", "moon"])
 @pytest.mark.parametrize("sigma", [3.0, 5.0, 8.0])
@@ -358,7 +397,7 @@ def test_channels_clip_and_callback(boundary, rng, monkeypatch):
 def test_workers_and_layouts_change_nothing(boundary, small, rng, monkeypatch):
     monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 2)
     monkeypatch.setattr(transforms, "JOB_BYTES", 2000)
-    monkeypatch.setattr(restoration, "_ALONE", 0)
+    monkeypatch.setattr(restoration, "_COLUMNS", 10)
     if not small:
         monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
     y, psf = rng.integers(0, 255, (40, 51)).astype(float), rng.random((3, 4))
