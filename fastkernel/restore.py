@@ -374,7 +374,7 @@ def wiener(
     balance : float or "gcv", optional
         Strength of the prior, at least 0: more is smoother. "gcv" takes, for every channel, that
         of least generalised cross-validation [2]_ [3]_, which needs no knowledge of the noise
-        but that it is white, from some 256 columns of the transform or more. It reckons with at least 0.3 percent of the image's standard
+        but that it is white. It reckons with at least 0.3 percent of the image's standard
         deviation: give a number for a blur without noise.
     boundary : {"circular", "symmetric", "edge_taper", "unknown"}, optional
         What stands beyond the frame: the image again, for blurs that were made so; its mirror
@@ -416,7 +416,9 @@ def wiener(
 
     with the transform ``L`` of the Laplacian, 4 amid -1 [1]_: the least of
     :math:`\|h * x - y\|^2 + \lambda \|l * x\|^2`. Memory beyond the answer is about the image's in
-    the precision of the answer, with its margins; twice that with "edge_taper".
+    the precision of the answer, with its margins; twice that with "edge_taper". Cross-validation
+    sees the image fade at the frame, and of a wide one a sample of 256 columns of the transform or
+    more.
 
     A border rule is a guess. Where a PSF passes nothing at all of some frequencies, as a disk or
     a straight motion does, and the noise is low, its error rings far into the image, which the
