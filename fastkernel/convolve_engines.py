@@ -131,7 +131,11 @@ class Correlation:
         return rank_one_factors(self.taps)
 
     def run(self, engine: str, workers: int) -> bool:
-        """Compute the outputs.
+        """Compute the outputs; see `prepared`."""
+        return self.prepared(engine, workers)()
+
+    def prepared(self, engine: str, workers: int) -> Callable[[], bool]:
+        """Return what computes the outputs, as often as it is called.
 
         Parameters
         ----------
@@ -142,8 +146,8 @@ class Correlation:
 
         Returns
         -------
-        bool
-            False where transforms met a number that is not finite, which spoils its tile.
+        callable
+            Returns False where transforms met a number that is not finite, which spoils its tile.
         """
         shapes = self.window.shape, self.kernel_shape
         times = engine_times(*shapes, self.dtype.itemsize)
@@ -165,7 +169,14 @@ class Correlation:
         # Each worker begins in a part of its own: new pages of memory are then not fought over.
         part = -(-len(jobs) // workers)
         jobs = [job for first in range(part) for job in jobs[first::part]]
-        return all(_tiles.run(jobs, _tiles.Scratch, workers))
+        scratches = _tiles.Scratches()
+
+        def run() -> bool:
+            fine = all(_tiles.run(jobs, scratches.lend, workers))
+            scratches.regain()
+            return fine
+
+        return run
 
     def _load(self, plane: Plane, tile: _tiles.Tile, out: AnyArray) -> None:
         top, left, *_ = tile

@@ -1,7 +1,7 @@
 """Methods that find an inverse kernel: problems in, taps out. They check no argument."""
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,9 +13,12 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from fastkernel._checks import refuse_beyond_memory
 from fastkernel._fft import borrowed_tile_transforms
+from fastkernel._loops import conjugate as loops
+from fastkernel._loops.descent import scale_spectrum
 from fastkernel._typing import Boundary, FloatArray, Progress, Shape
 from fastkernel._windows import centre, window_of_mode
-from fastkernel.convolution import convolved
+from fastkernel.convolution import as_taps, convolved
+from fastkernel.convolve_engines import Correlation, Plane
 from fastkernel.descents import largest_eigenvalue
 from fastkernel.errors import SingularFitError
 from fastkernel.matrix import convolution_matrix
@@ -39,7 +42,7 @@ _NUM_ITER = {"conjugate_gradients": 1000, "gradient_descent": 5000, "fista": 500
 _TIE = 1e-14
 # Solves that only compare positions, and the ridges, as shares of the largest |F|**2, of the
 # periodic inverses that propose them: no single one does for smooth and for sharp kernels.
-_DELAY_TOL, _DELAY_ITER, _DELAY_RIDGES = 1e-4, 200, (1e-2, 1e-4)
+_DELAY_TOL, _DELAY_ITER, _DELAY_RIDGES = 1e-4, 100, (1e-2, 1e-4)
 
 # Local minima of |F| on a grid that are followed to the bottom, and how far.
 _MINIMA, _NEWTON_STEPS = 32, 50
@@ -104,6 +107,19 @@ class Problem:
         """Return the gradient of the objective where the residual is ``left``."""
         moments = convolved(left, self.kernel[::-1, ::-1], self._valid, self.workers)
         return np.asarray(moments + self.ridge * taps)
+
+    def products(
+        self, taps: FloatArray, image: FloatArray, left: FloatArray, moments: FloatArray
+    ) -> tuple[Callable[[], bool], Callable[[], bool]]:
+        """Return what convolves taps into an image, and correlates a residual into moments."""
+        there, back = (
+            Correlation([Plane(*planes)], as_taps(kernel, taps.dtype, flipped=True), window)
+            for planes, kernel, window in (
+                ((taps, image), self.kernel, self._full),
+                ((left, moments), self.kernel[::-1, ::-1], self._valid),
+            )
+        )
+        return there.prepared("auto", self.workers), back.prepared("auto", self.workers)
 
     def objective(self, taps: FloatArray, left: FloatArray) -> float:
         """Return half the squared residual, and the ridge's share."""
@@ -200,29 +216,29 @@ def _descent(
 
 
 def _conjugate_gradients(problem: Problem, delay: Shape) -> Generator[State, None, None]:
-    """Yield the states of preconditioned CGLS, from zero on."""
-    taps, direction, last = np.zeros(problem.shape), np.zeros(problem.shape), math.inf
-    left = problem.residual(taps, delay)
+    """Yield the states of preconditioned CGLS, from zero on; the taps are changed in place."""
+    taps, direction, gradient = (np.zeros(problem.shape) for _ in range(3))
+    left, image = problem.residual(taps, delay), np.zeros(problem.outputs)
+    blur, correlate = problem.products(direction, image, left, gradient)
     grid = tuple(fft.next_fast_len(k, real=True) for k in problem.shape)
     weights = -1 / (math.prod(grid) * problem.eigenvalues)
-    (p, q), (rows, cols) = problem.shape, grid
-    with borrowed_tile_transforms((rows, cols), taps.dtype) as transforms:
+    ridge, last = problem.ridge, math.inf
+    squares, size = loops.step(left, left, 0.0), 0.0
+    with borrowed_tile_transforms((grid[0], grid[1]), taps.dtype) as transforms:
+        tile = transforms.tile
         while True:
-            gradient = problem.gradient(taps, left)
-            transforms.tile[...] = 0
-            transforms.tile[:p, :q] = gradient
+            correlate()
+            loops.lay(gradient, taps, ridge, tile)
             transforms.forward()
-            transforms.spectrum *= weights
+            scale_spectrum(weights, transforms.spectrum)
             transforms.inverse()
-            downhill = transforms.tile[:p, :q]
-            size = -_dot(gradient, downhill)
-            yield State(taps, problem.objective(taps, left), math.sqrt(max(size, 0.0)))
-            direction = downhill + size / last * direction
-            image = problem.convolve(direction)
-            curvature = _dot(image, image) + problem.ridge * _dot(direction, direction)
-            taps = taps + size / curvature * direction
-            left = left + size / curvature * image
-            last = size
+            slope = -loops.slope(gradient, tile)
+            yield State(taps, 0.5 * (squares + ridge * size), math.sqrt(max(slope, 0.0)))
+            length = loops.turn(direction, tile, slope / last)
+            blur()
+            way = slope / (loops.step(image, image, 0.0) + ridge * length)
+            size, squares = loops.step(taps, direction, way), loops.step(left, image, way)
+            last = slope
 
 
 def _iterated(states: Generator[State, None, None], solver: str, limits: Limits) -> Found:
