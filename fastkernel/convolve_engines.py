@@ -135,7 +135,7 @@ class Correlation:
         return self.prepared(engine, workers)()
 
     def prepared(self, engine: str, workers: int) -> Callable[[], bool]:
-        """Return what computes the outputs, as often as it is called.
+        """Return what computes the outputs, as often as it is called, by one thread at a time.
 
         Parameters
         ----------
