@@ -129,7 +129,7 @@ def _gcv_balance(
     """
     frame, (m, n), dtype = problem.frame, problem.frame, float_dtype(image)
     penalty, counts = laplacian(frame), columns_of(n)
-    largest = float(np.abs(psf).sum())
+    largest = float(np.add.reduce(np.abs(psf), axis=None))
     middle = -round(2 * math.log2(largest))
     first = (middle - _OCTAVES + _EXPONENT) * _PER_OCTAVE
     noise, taps = float(m * n), (np.empty((2, 0), dtype),) * 2
@@ -137,18 +137,14 @@ def _gcv_balance(
     if border != "circular" and n > 2 * _REACH:
         noise, taps = fading.energy, (fading.across, fading.down)
 
-    def work(spectra: Sequence[AnyArray], columns: slice, scratch: Scratch) -> FloatArray:
+    def work(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> FloatArray:
         y, h = (part.view(dtype) for part in spectra)
         # Beyond its first and its last column a real image's transform mirrors itself.
         width = columns.stop - columns.start
         before = 1 if columns.start == 0 and width > _REACH else -1
         after = n - columns.stop - columns.start if columns.stop == len(counts) else -1
         ends = before, after if after >= _REACH - 1 else -1
-        lines = (
-            scratch.array("beyond", (4, 2 * m), dtype),
-            scratch.array("lines", (2, m + 4), dtype),
-        )
-        space = scratch.array("energies", (3, m))
+        lines, space = (np.empty((4, 2 * m), dtype), np.empty((2, m + 4), dtype)), np.empty((3, m))
         found = np.zeros((2 * _OCTAVES * _PER_OCTAVE, 3))
         given = (penalty.across[columns], penalty.down), taps, ends, *lines, counts[columns]
         mean = y[0, :2].copy()
