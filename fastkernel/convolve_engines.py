@@ -5,7 +5,7 @@ loops and the plans see nothing else. An output depends on its tile alone, so ne
 of workers nor the layout of an array changes a bit of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -23,6 +23,9 @@ from fastkernel._windows import Window
 # of memory. Smaller tiles are done too soon: threads then wait for each other between them. A
 # separable kernel's tiles are at least as tall as the kernel.
 TILE_SHAPE = (128, 1024)
+
+# Columns of a tile from which on they are read where they stand.
+_LEAST_RUN = 64
 
 # Enough for an even share on any machine.
 MAX_JOBS = 256
@@ -190,16 +193,52 @@ class Correlation:
         self._load(plane, tile, x[:, :cols])
         return x
 
+    def _pieces(
+        self, plane: Plane, tile: _tiles.Tile, scratch: _tiles.Scratch
+    ) -> Iterator[tuple[AnyArray, Shape, _tiles.Tile]]:
+        """Yield the parts of a tile, with what each is made of, and where that begins there.
+
+        The image itself is read wherever the loops can: copying it would take as long as a small
+        kernel does.
+        """
+        (top, left, height, width), (p, q), image = tile, self.kernel_shape, plane.image
+        (m, n), (row, col) = image.shape, self.window.source_pixel(top, left)
+        first, last = max(0, -col), min(width, n - q + 1 - col)
+        end = (row + height + p - 2) * n + col + last + q - 1
+        spare = stencil.PANEL_BYTES // self.dtype.itemsize
+        if (
+            last - first < _LEAST_RUN
+            or row < 0
+            or end + spare > m * n
+            or row + height + p - 1 > m
+            or image.dtype != self.dtype
+            or not _plain(image)
+            or not image.flags.writeable  # for which loops would be compiled again
+        ):
+            yield self._loaded(plane, tile, scratch), (0, 0), tile
+            return
+        yield image, (row, col + first), (top, left + first, height, last - first)
+        for start, stop in ((0, first), (last, width)):
+            if start < stop:
+                rim = top, left + start, height, stop - start
+                yield self._loaded(plane, rim, scratch), (0, 0), rim
+
     def _correlate(
-        self, x: AnyArray, taps: AnyArray, plane: Plane, tile: _tiles.Tile, scratch: _tiles.Scratch
+        self,
+        x: AnyArray,
+        origin: Shape,
+        taps: AnyArray,
+        plane: Plane,
+        tile: _tiles.Tile,
+        scratch: _tiles.Scratch,
     ) -> None:
         """Write the correlation of ``x`` into a tile of any output, or have it taken."""
         (top, left, height, width), out = tile, plane.out
         if out is not None and _plain(out):
-            stencil.correlate_tile(x, taps, (height, width), out, top, left)
+            stencil.correlate_tile(x, origin, taps, (height, width), out, top, left)
             return
         found = scratch.array("found", (height, width), self.dtype)
-        stencil.correlate_tile(x, taps, (height, width), found, 0, 0)
+        stencil.correlate_tile(x, origin, taps, (height, width), found, 0, 0)
         if self.take is not None:
             self.take(found, tile, scratch)
         elif out is not None:
@@ -207,9 +246,8 @@ class Correlation:
 
     def _direct(self) -> "_Way":
         def work(plane: Plane, tiles: Sequence[_tiles.Tile], scratch: _tiles.Scratch) -> bool:
-            (tile,) = tiles
-            x = self._loaded(plane, tile, scratch)
-            self._correlate(x, self.taps, plane, tile, scratch)
+            for x, origin, part in self._pieces(plane, tiles[0], scratch):
+                self._correlate(x, origin, self.taps, plane, part, scratch)
             return True
 
         height, width = TILE_SHAPE
@@ -223,12 +261,12 @@ class Correlation:
         column, row = map(np.ascontiguousarray, self.factors or ())
 
         def work(plane: Plane, tiles: Sequence[_tiles.Tile], scratch: _tiles.Scratch) -> bool:
-            (tile,) = tiles
-            x = self._loaded(plane, tile, scratch)
-            height, cols = tile[2], tile[3] + q - 1
-            between = scratch.array("between", (height, x.shape[1]), self.dtype)
-            stencil.correlate_tile(x, column, (height, cols), between, 0, 0)
-            self._correlate(between, row, plane, tile, scratch)
+            for x, origin, part in self._pieces(plane, tiles[0], scratch):
+                height, cols = part[2], part[3] + q - 1
+                shape = height, stencil.row_length(cols, self.dtype)
+                between = scratch.array("between", shape, self.dtype)
+                stencil.correlate_tile(x, origin, column, (height, cols), between, 0, 0)
+                self._correlate(between, (0, 0), row, plane, part, scratch)
             return True
 
         return _Way((max(TILE_SHAPE[0], p), TILE_SHAPE[1]), work)

@@ -103,7 +103,7 @@ class DirectJob:
             load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
             if self.subtract is not None:
                 convolved = scratch.array("convolved", shape)
-                stencil.correlate_tile(x, self.subtract, shape, convolved, 0, 0)
+                stencil.correlate_tile(x, (0, 0), self.subtract, shape, convolved, 0, 0)
                 y[:, :width] -= convolved
             lags.add_tile(x, y, shape, self.subtract is None, sums, out)
             energy += lags.energy(y, shape)

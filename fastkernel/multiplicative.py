@@ -153,7 +153,7 @@ class _TransformJob:
         cols = width + q - 1
         x = scratch.array("x", (height + p - 1, stencil.row_length(cols, convolved.dtype)))
         load(self.pair.source, window.source_pixel(top, left), window.boundary, x[:, :cols])
-        stencil.correlate_tile(x, self.taps, (height, width), convolved, 0, 0)
+        stencil.correlate_tile(x, (0, 0), self.taps, (height, width), convolved, 0, 0)
 
 
 def _expect_by_transforms(pairs: Sequence[Pair], taps: FloatArray, workers: int) -> _Expected:

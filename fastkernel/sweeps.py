@@ -82,7 +82,7 @@ class _SweepJob(Generic[T]):
             convolved = scratch.array("convolved", (height, width))
             load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
             load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
-            stencil.correlate_tile(x, self.taps, (height, width), convolved, 0, 0)
+            stencil.correlate_tile(x, (0, 0), self.taps, (height, width), convolved, 0, 0)
             view = View(self.number, tile, x, y, convolved, scratch, stopped)
             found = self.act(view, found)
             lags.add_tile(x, y, (height, width), False, sums, out)

@@ -245,15 +245,22 @@ def row_length(cols: int, dtype: DTypeLike) -> int:
     return length + pixels if length * np.dtype(dtype).itemsize % 4096 == 0 else length
 
 
+# Bytes of a row that are gone through before the next rows: what a few rows hold of them stays in
+# the first-level cache, and is long enough for the processor to look ahead.
+_RUN_BYTES = 2048
+
+
 @_loop
-def correlate_tile(x, taps, tile_shape, out, top, left):
+def correlate_tile(x, origin, taps, tile_shape, out, top, left):
     r"""Write the correlation of ``x`` with ``taps`` into a tile of ``out``.
 
     Parameters
     ----------
-    x : (>= height + p - 1, >= width + q - 1 + a panel) float32 or float64 array
-        The image under the tile, C order. Whole panels are read (`PANEL_BYTES`), so the rows
-        must be longer; what stands there does not matter.
+    x : (>= r + height + p - 1, >= c + width + q - 1) float32 or float64 array
+        The image under the tile, C order. Whole panels are read (`PANEL_BYTES`), past the end of
+        a row and of the last one: memory must go on there, what it holds does not matter.
+    origin : (int, int)
+        Row ``r`` and column ``c`` of ``x`` that the first output is made of.
     taps : (p, q) array of x's dtype
         A kernel, flipped both ways where a convolution is wanted; C order.
     tile_shape : (int, int)
@@ -270,12 +277,14 @@ def correlate_tile(x, taps, tile_shape, out, top, left):
     Cost: ``p * q`` multiply-adds a pixel. The last block of rows and of columns is moved up to
     the tile's end, or cut: an output may be computed twice, with the same result.
     """
-    height, width = tile_shape
+    (height, width), (first, start) = tile_shape, origin
     n_rows = min(MAX_ROWS, height, taps.shape[0])
-    panel = PANEL_BYTES // x.itemsize
+    panel, run = PANEL_BYTES // x.itemsize, _RUN_BYTES // x.itemsize
     if n_rows > 1:
         panel //= 2
-    for col in range(0, width, panel):
-        for start in range(0, height, n_rows):
-            row = min(start, height - n_rows)
-            _correlate_block(x, row, col, taps, out, top + row, left + col, width - col, n_rows)
+    for begin in range(0, width, run):
+        for above in range(0, height, n_rows):
+            row = min(above, height - n_rows)
+            for col in range(begin, min(begin + run, width), panel):
+                place, out_place = (first + row, start + col), (top + row, left + col)
+                _correlate_block(x, *place, taps, out, *out_place, width - col, n_rows)
