@@ -15,15 +15,15 @@ from fastkernel._typing import Shape
 ENGINES = ("direct", "separable", "fft")
 
 # Bytes of a pixel in float32 and float64: nanoseconds a pixel, and a multiply-add, of one worker.
-_DIRECT = {4: (0.8, 0.0135), 8: (1.6, 0.027)}
-_SEPARABLE = {4: (0.95, 0.031), 8: (1.7, 0.058)}
+_DIRECT = {4: (0.5, 0.0192), 8: (1.0, 0.0365)}
+_SEPARABLE = {4: (0.68, 0.036), 8: (1.15, 0.086)}
 
 # The same: nanoseconds a point of two tiles that are convolved together; a pair, and a call.
 _FFT = {4: 2.1, 8: 4.0}
 _FFT_PAIR, _FFT_CALL = 30_000, 60_000
 
 # The same: nanoseconds a pixel that is read into such a tile, and written.
-_MOVED = {4: 0.8, 8: 1.4}
+_MOVED = {4: 1.3, 8: 2.0}
 
 # The same: nanoseconds a pixel of an image that is written and read again.
 _STORED = {4: 1.6, 8: 2.0}
