@@ -91,7 +91,7 @@ _TERMS = np.array([1, -4, 6, -4, 1]) / 16
 _FADED = 35 / 128
 
 
-class Window(NamedTuple):
+class Fading(NamedTuple):
     """A window that fades in the margins of a frame, as what it makes of a transform.
 
     The transform of the windowed image is ``sum(taps[b] * Y[k + b - 2] for b in range(5))`` along
@@ -111,11 +111,11 @@ class Window(NamedTuple):
 
 
 @lru_cache(_KEPT)
-def window(shape: Shape, frame: Shape, dtype: np.dtype[Any]) -> Window:
+def fading_window(shape: Shape, frame: Shape, dtype: np.dtype[Any]) -> Fading:
     """Return the window of an image's frame, whose margins stand below and to the right."""
     turns = [(n + k - 1) / n * np.arange(-2, 3) for k, n in zip(shape, frame, strict=True)]
     down, across = ((_TERMS * [np.cos(np.pi * t), np.sin(np.pi * t)]).astype(dtype) for t in turns)
-    return Window(across, down, _FADED**2 * frame[0] * frame[1])
+    return Fading(across, down, _FADED**2 * frame[0] * frame[1])
 
 
 def in_corner(psf: FloatArray) -> Rows:

@@ -22,11 +22,11 @@ from fastkernel._frames import (
     Regulariser,
     even,
     extended,
+    fading_window,
     in_corner,
     is_whole,
     laplacian,
     tapered,
-    window,
 )
 from fastkernel._loops import restoration as loops
 from fastkernel._restore_checks import as_psfs, as_range, refuse_zero_sum
@@ -133,7 +133,7 @@ def _gcv_balance(
     middle = -round(2 * math.log2(largest))
     first = (middle - _OCTAVES + _EXPONENT) * _PER_OCTAVE
     noise, taps = float(m * n), (np.empty((2, 0), dtype),) * 2
-    fading = window((image.shape[0], image.shape[1]), frame, dtype)
+    fading = fading_window((image.shape[0], image.shape[1]), frame, dtype)
     if border != "circular" and n > 2 * _REACH:
         noise, taps = fading.energy, (fading.across, fading.down)
 
@@ -154,15 +154,24 @@ def _gcv_balance(
         y[0, :2] = mean
         return found
 
-    found, *more = problem.sample(work, max(1, len(counts) // _COLUMNS), progress)
-    for part in more:
-        found += part
-    # A flat image leaves nothing but rounding.
-    least = (_FLAT * np.finfo(dtype).eps) ** 2 * m * n * problem.energy
-    floors = least, (_FLOOR, _ROUNDING * noise * is_whole(image))
-    octave = loops.least_cross_validation(
-        found, _PER_OCTAVE, _OCTAVES, *floors, largest**2, _CAUTION, np.empty((4, len(found)))
-    )
+    def octave_of(parts: Sequence[FloatArray]) -> float:
+        found = parts[0]
+        for part in parts[1:]:
+            found += part
+        # A flat image leaves nothing but rounding.
+        least = (_FLAT * np.finfo(dtype).eps) ** 2 * m * n * problem.energy
+        floors = least, (_FLOOR, _ROUNDING * noise * is_whole(image))
+        bins = np.empty((4, len(found)))
+        return float(
+            loops.least_cross_validation(
+                found, _PER_OCTAVE, _OCTAVES, *floors, largest**2, _CAUTION, bins
+            )
+        )
+
+    share = max(1, len(counts) // _COLUMNS)
+    octave = octave_of(problem.sample(work, share, progress))
+    if share > 1 and octave == -math.inf:  # all there is stands between the columns
+        octave = octave_of(problem.columns(work))
     return float(2.0 ** (octave - middle))
 
 

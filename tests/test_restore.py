@@ -242,6 +242,15 @@ def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
         assert_allclose(gcv_balance(y * scale, psf, boundary="circular"), found, rtol=1e-6)
 
 
+@pytest.mark.parametrize("boundary", ["circular", "symmetric"])
+def test_gcv_sees_a_pattern_between_the_columns_of_its_sample(boundary, monkeypatch):
+    monkeypatch.setattr(transforms, "SAMPLED", 8)
+    monkeypatch.setattr(restoration, "_COLUMNS", 10)
+    y = np.tile(np.cos(2 * np.pi * 15 / 96 * np.arange(96)), (64, 1))
+    assert gcv_balance(y, gaussian(7, 1.2), boundary=boundary) > 0
+    assert gcv_balance(np.full_like(y, 7), gaussian(7, 1.2), boundary=boundary) == 0
+
+
 @pytest.mark.parametrize("shape", [(80, 61), (61, 80)])
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("boundary", ["symmetric", "edge_taper"])

@@ -355,7 +355,7 @@ def _window_column(y, beyond, column, across, down, lines, energy):
     column : int
         Which.
     across, down : (2, 5) arrays of y's dtype
-        What the window makes of a transform, see `_frames.Window`.
+        What the window makes of a transform, see `_frames.Fading`.
     lines : (2, m + 4) array of y's dtype
         Scratch.
     energy : (m,) float64 array
