@@ -1,8 +1,8 @@
 """The engines of convolution: jobs that read an image tile by tile and write disjoint outputs.
 
-Every job reads into a worker's own scratch, which casts, re-orders and extends the image; the
-loops and the plans see nothing else. An output depends on its tile alone, so neither the number
-of workers nor the layout of an array changes a bit of it.
+Loops read an image where it stands if they can. Otherwise, and for transforms, a job reads it into
+its worker's own scratch, which casts, re-orders and extends it. An output depends on its tile
+alone, so neither the number of workers nor the layout of an array changes a bit of it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -223,7 +223,7 @@ def _conjugate_gradients(problem: Problem, delay: Shape) -> Generator[State, Non
     grid = tuple(fft.next_fast_len(k, real=True) for k in problem.shape)
     weights = -1 / (math.prod(grid) * problem.eigenvalues)
     ridge, last = problem.ridge, math.inf
-    squares, size = loops.step(left, left, 0.0), 0.0
+    squares, size = loops.product(left, left), 0.0
     with borrowed_tile_transforms((grid[0], grid[1]), taps.dtype) as transforms:
         tile = transforms.tile
         while True:
@@ -232,12 +232,13 @@ def _conjugate_gradients(problem: Problem, delay: Shape) -> Generator[State, Non
             transforms.forward()
             scale_spectrum(weights, transforms.spectrum)
             transforms.inverse()
-            slope = -loops.slope(gradient, tile)
+            slope = -loops.product(gradient, tile)
             yield State(taps, 0.5 * (squares + ridge * size), math.sqrt(max(slope, 0.0)))
-            length = loops.turn(direction, tile, slope / last)
+            length = loops.combine(direction, slope / last, tile, 1.0)
             blur()
-            way = slope / (loops.step(image, image, 0.0) + ridge * length)
-            size, squares = loops.step(taps, direction, way), loops.step(left, image, way)
+            way = slope / (loops.product(image, image) + ridge * length)
+            size = loops.combine(taps, 1.0, direction, way)
+            squares = loops.combine(left, 1.0, image, way)
             last = slope
 
 

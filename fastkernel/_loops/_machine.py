@@ -6,7 +6,7 @@ Numba's cache does not notice a change to this file; none can change an answer.
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 
 def _register_bytes() -> int:
@@ -111,5 +111,16 @@ def _settle_typed(typing_context):
 
 
 fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
-stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
+_stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
 settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
+
+
+@register_jitable
+def write_row(x, row, width, out, out_row, left):
+    """Write the beginning of a row of a tile into one of a C-ordered image; `settle` when done."""
+    if out.size * out.itemsize >= STREAMED:
+        _stream(x, row * x.shape[1], out, out_row * out.shape[1] + left, width)
+    else:
+        pixels, y = x[row, :width], out[out_row, left : left + width]
+        for c in range(width):
+            y[c] = pixels[c]

@@ -20,7 +20,7 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._machine import STREAMED, VECTOR_BYTES, fetch, settle, stream
+from fastkernel._loops._machine import VECTOR_BYTES, fetch, settle, write_row
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf: a NaN pixel must show in the outcome.
@@ -162,10 +162,6 @@ class _Emitter:
         if turn == 1:
             return self._subtract(x[0], y[1]), self._add(x[1], y[0])
         return self._add_scaled(x[0], y[1], -turn), self._add_scaled(x[1], y[0], turn)
-
-    def scale(self, x, factor):
-        constant = self.everywhere(factor)
-        return tuple(self._times(part, constant) for part in x)
 
     def _add_scaled(self, x, y, factor):
         """Return ``x + factor * y``, in one operation where the processor has that."""
@@ -667,18 +663,11 @@ def write_tile(found, shape, out, top, left):
     Cost: a multiply-add a pixel.
     """
     height, width = shape
-    spoilt, streamed = out.dtype.type(0), out.size * out.itemsize >= STREAMED
+    spoilt = out.dtype.type(0)
     for row in range(height):
         x = found[row, :width]
         for c in range(width):
             spoilt += x[c] * 0  # NaN where a pixel is not finite
-        if streamed:
-            place = (top + row) * out.shape[1] + left
-            stream(found, row * found.shape[1], out, place, width)
-        else:
-            y = out[top + row, left : left + width]
-            for c in range(width):
-                y[c] = x[c]
-    if streamed:
-        settle()
+        write_row(found, row, width, out, top + row, left)
+    settle()
     return spoilt == 0

@@ -41,14 +41,14 @@ def lay(gradient, taps, ridge, tile):
 
 
 @_loop
-def slope(gradient, tile):
-    """Return the product of a gradient and the beginning of a tile.
+def product(x, y):
+    """Return the product of an array and the beginning of another.
 
     Parameters
     ----------
-    gradient : (p, q) float64 array
+    x : (p, q) float64 array
         C order.
-    tile : (>= p, >= q) float64 array
+    y : (>= p, >= q) float64 array
         C order.
 
     Returns
@@ -61,58 +61,27 @@ def slope(gradient, tile):
     Cost: a multiply-add a tap.
     """
     total = 0.0
-    for i in range(gradient.shape[0]):
-        g, row = gradient[i], tile[i]
-        for j in range(g.size):
-            total += g[j] * row[j]
+    for i in range(x.shape[0]):
+        a, b = x[i], y[i]
+        for j in range(a.size):
+            total += a[j] * b[j]
     return total
 
 
 @_loop
-def turn(direction, tile, share):
-    r"""Choose a direction from the last and a tile that tells the way downhill.
-
-    Parameters
-    ----------
-    direction : (p, q) float64 array
-        The last direction, overwritten by the next; C order.
-    tile : (>= p, >= q) float64 array
-        C order.
-    share : float
-        How much of the last direction stays.
-
-    Returns
-    -------
-    float
-        The sum of the direction's squares.
-
-    Notes
-    -----
-    .. math:: d \leftarrow t + \beta d
-
-    Cost: two multiply-adds a tap.
-    """
-    total = 0.0
-    for i in range(direction.shape[0]):
-        d, row = direction[i], tile[i]
-        for j in range(d.size):
-            d[j] = row[j] + share * d[j]
-            total += d[j] * d[j]
-    return total
-
-
-@_loop
-def step(x, direction, length):
-    r"""Take a step.
+def combine(x, share, y, factor):
+    r"""Add a multiple of an array to a multiple of another.
 
     Parameters
     ----------
     x : (p, q) float64 array
         Changed in place; C order.
-    direction : (p, q) float64 array
-        C order.
-    length : float
-        Of the step, in directions; 0 to see how large ``x`` is.
+    share : float
+        How much of ``x`` stays.
+    y : (>= p, >= q) float64 array
+        Of which the beginning is added; C order.
+    factor : float
+        What it is multiplied by.
 
     Returns
     -------
@@ -121,14 +90,14 @@ def step(x, direction, length):
 
     Notes
     -----
-    .. math:: x \leftarrow x + \alpha d
+    .. math:: x \leftarrow \alpha x + \beta y
 
-    Cost: two multiply-adds a tap.
+    Cost: three multiply-adds a tap.
     """
     total = 0.0
     for i in range(x.shape[0]):
-        y, d = x[i], direction[i]
-        for j in range(y.size):
-            y[j] += length * d[j]
-            total += y[j] * y[j]
+        a, b = x[i], y[i]
+        for j in range(a.size):
+            a[j] = share * a[j] + factor * b[j]
+            total += a[j] * a[j]
     return total

@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._machine import STREAMED, fetch, settle, stream
+from fastkernel._loops._machine import fetch, settle, write_row
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
@@ -165,7 +165,6 @@ def update(correlated, point, inverse_sensitivity, tile, measured, step, out):
     top, left, height, width = tile
     squares, size, product, zero = 0.0, 0.0, 0.0, point.dtype.type(0)
     uniform, compared = inverse_sensitivity.size == 1, step.size > 0
-    streamed = out.size * out.itemsize >= STREAMED
     for row in range(height):
         fetch(point, top + row, left, width)
         x, z = correlated[row, :width], point[top + row, left : left + width]
@@ -189,15 +188,8 @@ def update(correlated, point, inverse_sensitivity, tile, measured, step, out):
                 change = x[c] - z[c]
                 product += np.float64(change) * g[c]
                 g[c] = change
-        if streamed:
-            place = (top + row) * out.shape[1] + left
-            stream(correlated, row * correlated.shape[1], out, place, width)
-        else:
-            y = out[top + row, left : left + width]
-            for c in range(width):
-                y[c] = x[c]
-    if streamed:
-        settle()
+        write_row(correlated, row, width, out, top + row, left)
+    settle()
     return squares, size, product
 
 
