@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import fastkernel
-from fastkernel._convolve_cost import ENGINES, engine_times
-from fastkernel.convolve_engines import rank_one_factors
+from fastkernel.convolution.convolution_cost import ENGINES, engine_times
+from fastkernel.convolution.convolution_engines import rank_one_factors
 
 from . import data, fit, measure, report
 from .measure import Call

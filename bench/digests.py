@@ -211,9 +211,11 @@ def methods() -> Iterator[Call]:
     yield "channels", lambda: fk.estimate_kernel(stack_x, stack_y, 31, channel_axis=2)
     yield (
         "channels and background",
-        lambda: fk.estimate_kernel(stack_x, stack_y, 5, channel_axis=2, background=1)
-        if stack_x.shape == stack_y.shape
-        else fk.estimate_kernel(stack_x, stack_x, 5, channel_axis=2, background=1),
+        lambda: (
+            fk.estimate_kernel(stack_x, stack_y, 5, channel_axis=2, background=1)
+            if stack_x.shape == stack_y.shape
+            else fk.estimate_kernel(stack_x, stack_x, 5, channel_axis=2, background=1)
+        ),
     )
 
 

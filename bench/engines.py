@@ -11,8 +11,8 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 import fastkernel
-from fastkernel import _cost
-from fastkernel import engines as library
+from fastkernel.estimation.equations import gathering_cost as _cost
+from fastkernel.estimation.equations import gathering_engines as library
 
 from . import data, fit, measure, report
 from .measure import Call

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastkernel
-from fastkernel import gather
+from fastkernel.estimation.equations import gathering as gather
 
 from . import data, measure, report, rivals
 from .measure import Call

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastkernel._loops import lags
-from fastkernel.engines import TILE_SHAPES, _row_length
+from fastkernel.estimation.equations.gathering_engines import TILE_SHAPES, _row_length
 
 from . import data, engines, fit, measure, report
 from .measure import Call

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "InverseFit": "inverse",
-    "KernelFit": "fit",
-    "NormalEquations": "normal",
+    "InverseFit": "estimation.inverse.inverse_kernel",
+    "KernelFit": "estimation.fit",
+    "NormalEquations": "estimation.equations.normal_equations",
     "SingularFitError": "errors",
-    "circshift": "shift",
-    "convolution_matrix": "matrix",
-    "convolution_operator": "operators",
-    "convolve": "convolution",
-    "correlate": "convolution",
-    "design_matrix": "matrix",
-    "estimate_kernel": "estimate",
-    "fftshift": "shift",
-    "gcv_balance": "restore",
-    "ifftshift": "shift",
-    "inverse_filter": "restore",
-    "inverse_kernel": "inverse",
-    "normal_equations": "normal",
-    "restore_tiled": "tiled",
-    "richardson_lucy": "richardson",
-    "wiener": "restore",
+    "circshift": "convolution.shift",
+    "convolution_matrix": "convolution.matrix",
+    "convolution_operator": "convolution.operator",
+    "convolve": "convolution.convolve",
+    "correlate": "convolution.convolve",
+    "design_matrix": "convolution.matrix",
+    "estimate_kernel": "estimation.estimate",
+    "fftshift": "convolution.shift",
+    "gcv_balance": "restoration.linear_filters",
+    "ifftshift": "convolution.shift",
+    "inverse_filter": "restoration.linear_filters",
+    "inverse_kernel": "estimation.inverse.inverse_kernel",
+    "normal_equations": "estimation.equations.normal_equations",
+    "restore_tiled": "restoration.tiled",
+    "richardson_lucy": "restoration.richardson_lucy",
+    "wiener": "restoration.linear_filters",
 }
 
 __all__ = [
@@ -57,26 +57,28 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fastkernel import psf as psf
-    from fastkernel.convolution import convolve as convolve
-    from fastkernel.convolution import correlate as correlate
+    from fastkernel.convolution.convolve import convolve as convolve
+    from fastkernel.convolution.convolve import correlate as correlate
+    from fastkernel.convolution.matrix import convolution_matrix as convolution_matrix
+    from fastkernel.convolution.matrix import design_matrix as design_matrix
+    from fastkernel.convolution.operator import convolution_operator as convolution_operator
+    from fastkernel.convolution.shift import circshift as circshift
+    from fastkernel.convolution.shift import fftshift as fftshift
+    from fastkernel.convolution.shift import ifftshift as ifftshift
     from fastkernel.errors import SingularFitError as SingularFitError
-    from fastkernel.estimate import estimate_kernel as estimate_kernel
-    from fastkernel.fit import KernelFit as KernelFit
-    from fastkernel.inverse import InverseFit as InverseFit
-    from fastkernel.inverse import inverse_kernel as inverse_kernel
-    from fastkernel.matrix import convolution_matrix as convolution_matrix
-    from fastkernel.matrix import design_matrix as design_matrix
-    from fastkernel.normal import NormalEquations as NormalEquations
-    from fastkernel.normal import normal_equations as normal_equations
-    from fastkernel.operators import convolution_operator as convolution_operator
-    from fastkernel.restore import gcv_balance as gcv_balance
-    from fastkernel.restore import inverse_filter as inverse_filter
-    from fastkernel.restore import wiener as wiener
-    from fastkernel.richardson import richardson_lucy as richardson_lucy
-    from fastkernel.shift import circshift as circshift
-    from fastkernel.shift import fftshift as fftshift
-    from fastkernel.shift import ifftshift as ifftshift
-    from fastkernel.tiled import restore_tiled as restore_tiled
+    from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
+    from fastkernel.estimation.equations.normal_equations import (
+        normal_equations as normal_equations,
+    )
+    from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel
+    from fastkernel.estimation.fit import KernelFit as KernelFit
+    from fastkernel.estimation.inverse.inverse_kernel import InverseFit as InverseFit
+    from fastkernel.estimation.inverse.inverse_kernel import inverse_kernel as inverse_kernel
+    from fastkernel.restoration.linear_filters import gcv_balance as gcv_balance
+    from fastkernel.restoration.linear_filters import inverse_filter as inverse_filter
+    from fastkernel.restoration.linear_filters import wiener as wiener
+    from fastkernel.restoration.richardson_lucy import richardson_lucy as richardson_lucy
+    from fastkernel.restoration.tiled import restore_tiled as restore_tiled
 
 
 def __getattr__(name: str) -> Any:

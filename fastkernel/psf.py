@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastkernel._checks import as_number, as_positive, as_shape
+from fastkernel._images.checks import as_number, as_positive, as_shape
 from fastkernel._typing import FloatArray, Shape
 
 # Less than this share of a pixel beyond an odd size is rounding, and opens no new row or column.

@@ -17,7 +17,9 @@ def rng():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
-    from fastkernel import convolve_engines, engines, gather
+    from fastkernel.convolution import convolution_engines as convolve_engines
+    from fastkernel.estimation.equations import gathering_engines as engines
+    from fastkernel.estimation.equations import gathering as gather
     from fastkernel._loops import circular
 
     def shortest_lengths(window_shape, kernel_shape, itemsize):

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
-from fastkernel import background as bg
-from fastkernel.normal import equations_of, matched_pairs
+from fastkernel.estimation.equations import background as bg
+from fastkernel.estimation.equations.normal_equations import equations_of, matched_pairs
 
 SHAPES = [(1, 1), (1, 6), (3, 4), (5, 2), (9, 8)]
 

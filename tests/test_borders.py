@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from fastkernel._borders import load, source_index
+from fastkernel._images.borders import load, source_index
 
 
 @given(

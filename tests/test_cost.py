@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from fastkernel import _convolve_cost, _cost, engines
+from fastkernel.convolution import convolution_cost as _convolve_cost
+from fastkernel.estimation.equations import gathering_cost as _cost
+from fastkernel.estimation.equations import gathering_engines as engines
 from fastkernel._loops import circular
 
 SIZES = [256, 512, 1024, 2048, 4096, 32768]

@@ -12,7 +12,7 @@ from fastkernel import estimate_kernel
 from fastkernel.cli import doctor, main
 from fastkernel.cli.demo import TRUTH
 from fastkernel.cli.scene import dead_leaves
-from fastkernel.plotting import plot_fit, plot_recovery
+from fastkernel.estimation.display import plot_fit, plot_recovery
 
 FILES = {"source.png", "result.png", "kernel.npy", "kernel.png", "figure.png"}
 

@@ -10,15 +10,16 @@ from scipy.signal import fftconvolve
 from skimage import data
 from test_solvers import CONSTRAINTS, dense, noise_pair, objective, onto_simplex, oracle
 
-from fastkernel import NormalEquations, SingularFitError, descents, normal_equations
+from fastkernel import NormalEquations, SingularFitError, normal_equations
+from fastkernel.estimation.solvers import descents
 from fastkernel._loops import descent
-from fastkernel._windows import window_of_pair
-from fastkernel.constraints import tap_groups
-from fastkernel.descents import applied, largest_eigenvalue
-from fastkernel.engines import Pair
-from fastkernel.large import fit_large
-from fastkernel.options import Options
-from fastkernel.penalties import Penalty
+from fastkernel._images.windows import window_of_pair
+from fastkernel.estimation.solvers.constraints import tap_groups
+from fastkernel.estimation.solvers.descents import applied, largest_eigenvalue
+from fastkernel.estimation.equations.gathering_engines import Pair
+from fastkernel.estimation.equations.unformed import fit_large
+from fastkernel.estimation.solvers.options import Options
+from fastkernel.estimation.solvers.penalties import Penalty
 
 
 def published_problem(size=200, square=slice(85, 115), half=25, sigma=4.0):

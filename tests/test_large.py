@@ -8,11 +8,12 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 from skimage import data
 
-from fastkernel import SingularFitError, estimate_kernel, large
-from fastkernel._windows import window_of_pair
-from fastkernel.engines import Pair
-from fastkernel.gather import gather_correlations
-from fastkernel.large import fit_large
+from fastkernel import SingularFitError, estimate_kernel
+from fastkernel.estimation.equations import unformed as large
+from fastkernel._images.windows import window_of_pair
+from fastkernel.estimation.equations.gathering_engines import Pair
+from fastkernel.estimation.equations.gathering import gather_correlations
+from fastkernel.estimation.equations.unformed import fit_large
 
 SHAPES = [(1, 1), (1, 6), (6, 1), (2, 2), (5, 5), (4, 7), (7, 2)]
 

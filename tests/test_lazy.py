@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fastkernel import estimate_kernel, gather, normal_equations
-from fastkernel._lazy import LazyImage, is_lazy, read
+from fastkernel import estimate_kernel, normal_equations
+from fastkernel.estimation.equations import gathering as gather
+from fastkernel._images.lazy import LazyImage, is_lazy, read
 
 
 class Dataset:

@@ -135,7 +135,7 @@ def test_no_pixel_past_the_scratch_is_read():
 
 
 def test_the_bound_of_exact_integers():
-    from fastkernel.engines import direct_tile_shape
+    from fastkernel.estimation.equations.gathering_engines import direct_tile_shape
 
     for cols in range(1, 2000):
         height, width = direct_tile_shape("integer", cols)

@@ -84,7 +84,8 @@ def test_transforms_round_to_the_definition(shape, kernel_shape, rng, small_tile
 
 def test_rounded_sums_stay_below_the_bound(rng):
     """The error of transforms of whole numbers, against the bound that lets them be rounded."""
-    from fastkernel import _cost, engines
+    from fastkernel.estimation.equations import gathering_cost as _cost
+    from fastkernel.estimation.equations import gathering_engines as engines
 
     image = rng.integers(0, 256, (300, 700)).astype(np.uint8)
     result = rng.integers(0, 256, (294, 694)).astype(np.uint8)

@@ -36,7 +36,8 @@ assert not wrong, wrong
 FORKS = """
 import os, threading
 import numpy as np
-from fastkernel import _fft, normal_equations
+from fastkernel import normal_equations
+from fastkernel._machine import fft as _fft
 
 image = np.random.default_rng(0).random((60, 200))
 want = normal_equations(image, image, 5, engine="fft").gram
@@ -69,7 +70,8 @@ finally:
 POOL = """
 import multiprocessing, sys
 import numpy as np
-from fastkernel import gather, normal_equations
+from fastkernel import normal_equations
+from fastkernel.estimation.equations import gathering as gather
 
 gather.THREADED_WORK = 0
 image = np.random.default_rng(0).random((300, 400))

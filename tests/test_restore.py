@@ -6,12 +6,13 @@ from naive import filtered
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft, signal
 
-from fastkernel import restore as restoration
-from fastkernel import transforms, unknown_boundary
-from fastkernel._frames import extended, tapered
-from fastkernel.restore import gcv_balance, inverse_filter, wiener
-from fastkernel.richardson import richardson_lucy
-from fastkernel.tiled import restore_tiled
+from fastkernel.restoration import linear_filters as restoration
+from fastkernel._machine import transforms
+from fastkernel.restoration import unknown_border as unknown_boundary
+from fastkernel.restoration.framing import extended, tapered
+from fastkernel.restoration.linear_filters import gcv_balance, inverse_filter, wiener
+from fastkernel.restoration.richardson_lucy import richardson_lucy
+from fastkernel.restoration.tiled import restore_tiled
 
 
 def gaussian(size, sigma):

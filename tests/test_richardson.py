@@ -9,8 +9,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import signal
 
-from fastkernel import convolve_engines, richardson
-from fastkernel.richardson import richardson_lucy
+from fastkernel.convolution import convolution_engines as convolve_engines
+from fastkernel.restoration import richardson_lucy as richardson
+from fastkernel.restoration.richardson_lucy import richardson_lucy
 
 RULES = ["zero", "circular", "replicate", "symmetric", "mirror"]
 BORDERS = ["unknown", *RULES]

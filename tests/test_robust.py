@@ -8,9 +8,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog
 from skimage import data
 
-from fastkernel import SingularFitError, estimate_kernel, robust, sweeps
-from fastkernel.normal import matched_pairs
-from fastkernel.robust import choose_points, fit_lad
+from fastkernel import SingularFitError, estimate_kernel
+from fastkernel.estimation.methods import lad as robust
+from fastkernel.estimation.equations import sweeps
+from fastkernel.estimation.equations.normal_equations import matched_pairs
+from fastkernel.estimation.methods.lad import choose_points, fit_lad
 
 JIT_OFF = bool(numba.config.DISABLE_JIT)
 EDGE = 60 if not JIT_OFF else 22

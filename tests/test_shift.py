@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from fastkernel import shift as module
-from fastkernel.shift import circshift, fftshift, ifftshift
+from fastkernel.convolution import shift as module
+from fastkernel.convolution.shift import circshift, fftshift, ifftshift
 
 DTYPES = [*"?bBhHiIlLqQefdgFDGOSU", ">f4", ">u2", "M8[s]", "i2,f4"]
 

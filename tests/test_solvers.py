@@ -10,9 +10,9 @@ from scipy import linalg, optimize
 from skimage import data
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
-from fastkernel.constraints import _ActiveSet, minimise, symmetric_basis
-from fastkernel.options import Options
-from fastkernel.penalties import Penalty
+from fastkernel.estimation.solvers.constraints import _ActiveSet, minimise, symmetric_basis
+from fastkernel.estimation.solvers.options import Options
+from fastkernel.estimation.solvers.penalties import Penalty
 
 GAUSS = np.outer(*[np.exp(-(np.arange(-2.0, 3) ** 2) / s) for s in (2.0, 1.0)])
 GAUSS /= GAUSS.sum()

@@ -9,8 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.signal import windows
 from skimage import data
 
-from fastkernel import SingularFitError, circshift, fftshift, spectral, transforms
-from fastkernel.spectral import fit_spectral
+from fastkernel import SingularFitError, circshift, fftshift
+from fastkernel.estimation.methods import fft as spectral
+from fastkernel._machine import transforms
+from fastkernel.estimation.methods.fft import fit_spectral
 
 BLUR = np.array([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.0, 0.1]])
 SHAPES = [(3, 3), (1, 1), (1, 4), (4, 1), (2, 5), (6, 4)]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fastkernel import _tiles
+from fastkernel._machine import tiles as _tiles
 
 
 def numbered(n):
@@ -119,7 +119,9 @@ def test_ctrl_c_stops_at_once_and_the_next_call_is_right():
 FORK = """
 import os, sys
 import numpy as np
-from fastkernel import _tiles, gather, normal_equations
+from fastkernel import normal_equations
+from fastkernel._machine import tiles as _tiles
+from fastkernel.estimation.equations import gathering as gather
 
 gather.THREADED_WORK = 0
 image = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)

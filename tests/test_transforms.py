@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft
 
-from fastkernel import transforms
-from fastkernel.transforms import filter_spectra, forward, inverse, rows_of
+from fastkernel._machine import transforms
+from fastkernel._machine.transforms import filter_spectra, forward, inverse, rows_of
 
 SHAPES = [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (3, 5), (8, 8), (12, 31), (31, 12), (37, 41)]
 EPS = {np.float32: 2e-6, np.float64: 4e-15}

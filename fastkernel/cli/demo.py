@@ -105,6 +105,6 @@ def _png(picture: AnyArray) -> bytes:
 
 
 def _figure(source: AnyArray, result: AnyArray, kernel: FloatArray) -> bytes:
-    from fastkernel.plotting import plot_recovery
+    from fastkernel.estimation.display import plot_recovery
 
     return figure_bytes(plot_recovery(source, result, TRUTH, kernel))

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastkernel import __version__
-from fastkernel._tiles import usable_cores
+from fastkernel._machine.tiles import usable_cores
 
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "pyfftw", "pillow", "tifffile", "matplotlib")
 

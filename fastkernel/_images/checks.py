@@ -1,0 +1,340 @@
+"""Casts, and the errors about arguments that functions share."""
+
+import math
+import os
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, NoReturn, cast, get_args
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastkernel._images.lazy import LazyImage, is_lazy
+from fastkernel._machine.tiles import split, usable_cores
+from fastkernel._typing import AnyArray, Boundary, Images, Shape
+
+_ALIASES: dict[str, Boundary] = {
+    **{rule: rule for rule in get_args(Boundary)},
+    "constant": "zero",
+    "fill": "zero",
+    "wrap": "circular",
+    "periodic": "circular",
+    "edge": "replicate",
+    "nearest": "replicate",
+    "symm": "symmetric",
+    "reflect101": "mirror",
+}
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def as_image(value: Any, name: str, ndim: int = 2, *, lazy: bool = False) -> AnyArray:
+    """Return ``value`` as an array of real numbers, or a `LazyImage` where that will do."""
+    if isinstance(value, np.ma.MaskedArray):
+        msg = (
+            f"{name} must not be a masked array, which would lose its mask here; "
+            "fill it (numpy.ma.filled), or crop to the pixels that are good"
+        )
+        raise TypeError(msg)
+    # A lazy image answers all that is asked of it below.
+    image = cast(AnyArray, LazyImage(value)) if lazy and is_lazy(value) else np.asarray(value)
+    if image.dtype.kind not in "biuf":
+        advice = "take .real or .imag" if image.dtype.kind == "c" else "convert it with .astype"
+        msg = f"{name} must hold real numbers, got dtype {image.dtype}; {advice}"
+        raise TypeError(msg)
+    if image.ndim != ndim:
+        axes = "(rows, cols)" if ndim == 2 else "(rows, cols) and one channel axis"
+        msg = f"{name} must have {ndim} dimensions, {axes}, got shape {image.shape}"
+        if ndim == 2 and image.ndim == 3:
+            msg += "; for channels that share the kernel pass channel_axis="
+        raise ValueError(msg)
+    if image.size == 0:
+        msg = f"{name} must have at least one pixel, got shape {image.shape}"
+        raise ValueError(msg)
+    return image
+
+
+def float_dtype(image: AnyArray) -> np.dtype[Any]:
+    """Return the dtype to compute an image in: float32 stays, all else becomes float64."""
+    return np.dtype(np.float32 if image.dtype.type is np.float32 else np.float64)
+
+
+def as_shape(value: Any, name: str, *, least: int = 1, one_for_both: bool = False) -> Shape:
+    """Return ``value`` as ``(rows, cols)``."""
+    rows: Any
+    cols: Any
+    try:
+        rows, cols = (value, value) if one_for_both and _is_integer(value) else value
+    except (TypeError, ValueError):
+        rows = cols = None
+    if not all(_is_integer(n) and n >= least for n in (rows, cols)):
+        wanted = "positive integers (rows, cols)" if least == 1 else "integers (rows, cols) from 0"
+        msg = f"{name} must be two {wanted}, got {value!r}"
+        raise ValueError(msg)
+    return int(rows), int(cols)
+
+
+def as_kernel_shape(value: Any) -> Shape:
+    """Return ``value`` as ``(p, q)``; one integer stands for both."""
+    return as_shape(value, "kernel_shape", one_for_both=True)
+
+
+def as_count(value: Any, name: str) -> int:
+    """Return ``value`` as a positive integer."""
+    if not _is_integer(value) or value < 1:
+        msg = f"{name} must be a positive integer, got {value!r}"
+        raise ValueError(msg)
+    return int(value)
+
+
+def as_boundary(value: str) -> Boundary:
+    """Return the name of a border rule, aliases of other libraries translated."""
+    if not isinstance(value, str):
+        msg = f"boundary must be a string, got {value!r}"
+        raise TypeError(msg)
+    if value == "reflect":
+        msg = (
+            "boundary='reflect' repeats the edge pixel in SciPy and does not in NumPy; "
+            "say 'symmetric' (d c b a | a b c d) or 'mirror' (d c b | a b c d)"
+        )
+        raise ValueError(msg)
+    if value not in _ALIASES:
+        msg = f"boundary must be one of {', '.join(get_args(Boundary))}, got {value!r}"
+        raise ValueError(msg)
+    return _ALIASES[value]
+
+
+def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """Return ``value``, known to be one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyArray) -> AnyArray:
+    """Return ``value``, known to be an array of a shape and dtype, apart from the inputs."""
+    if not isinstance(value, np.ndarray):
+        msg = f"out must be a NumPy array, got {type(value).__name__}"
+        raise TypeError(msg)
+    if value.dtype.newbyteorder("=") != np.dtype(dtype).newbyteorder("="):
+        msg = f"out must have dtype {np.dtype(dtype)}, got {value.dtype}"
+        raise TypeError(msg)
+    if value.shape != shape:
+        msg = f"out must have shape {shape}, got {value.shape}"
+        raise ValueError(msg)
+    if not value.flags.writeable:
+        msg = "out must be writeable, got a read-only array; pass a copy or leave it out"
+        raise ValueError(msg)
+    for name, image in inputs.items():
+        if np.shares_memory(value, image):
+            msg = (
+                f"out must not overlap {name}, which is read while out is written; "
+                "pass another array"
+            )
+            raise ValueError(msg)
+    return value
+
+
+def as_stack(value: Any, name: str) -> AnyArray:
+    """Return ``value`` as an array whose last two axes are rows and columns."""
+    if isinstance(value, np.ma.MaskedArray):
+        msg = (
+            f"{name} must not be a masked array, which would lose its mask here; "
+            "shift .data and .mask apart"
+        )
+        raise TypeError(msg)
+    image = np.asarray(value)
+    if image.ndim < 2:
+        msg = (
+            f"{name} must have at least 2 dimensions, (..., rows, cols), got shape {image.shape}; "
+            "for a single line use image[None]"
+        )
+        raise ValueError(msg)
+    return image
+
+
+def as_shift(value: Any) -> Shape:
+    """Return ``value`` as ``(rows, cols)``; one integer would not mean what it does in NumPy."""
+    try:
+        rows, cols = value
+    except (TypeError, ValueError):
+        rows = cols = None
+    if not (_is_integer(rows) and _is_integer(cols)):
+        advice = f"; say ({value}, 0) or (0, {value})" if _is_integer(value) else ""
+        msg = f"shift must be two integers (rows, cols), got {value!r}{advice}"
+        raise ValueError(msg)
+    return int(rows), int(cols)
+
+
+def as_channels(image: AnyArray, channel_axis: Any) -> AnyArray:
+    """Return a view of a 3-dimensional image with its channels first."""
+    if not _is_integer(channel_axis) or not -3 <= channel_axis < 3:
+        msg = f"channel_axis must be an axis of a 3-dimensional image, got {channel_axis!r}"
+        raise ValueError(msg)
+    return np.moveaxis(image, channel_axis, 0)
+
+
+def as_number(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number, got {value!r}"
+        raise TypeError(msg)
+    if not math.isfinite(value):
+        msg = f"{name} must be finite, got {value!r}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def as_positive(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number greater than 0."""
+    number = as_number(value, name)
+    if number <= 0:
+        msg = f"{name} must be greater than 0, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_penalty(value: Any, name: str) -> float:
+    """Return ``value`` as a finite number that is not negative."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number, got {value!r}"
+        raise TypeError(msg)
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        msg = f"{name} must be finite and at least 0, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_fraction(value: Any, name: str, most: float) -> float:
+    """Return ``value`` as a number from 0 to ``most``."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        msg = f"{name} must be a number or None, got {value!r}"
+        raise TypeError(msg)
+    number = float(value)
+    if not 0 <= number <= most:
+        msg = f"{name} must be from 0 to {most:g}, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def as_workers(value: int | None) -> int:
+    """Return the number of threads to use; every usable core for None."""
+    if value is None:
+        return usable_cores()
+    if not _is_integer(value) or value < 1:
+        msg = f"workers must be a positive integer, or None for every usable core, got {value!r}"
+        raise ValueError(msg)
+    return int(value)
+
+
+def as_pairs(
+    source: Images, result: Images, channel_axis: int | None
+) -> list[tuple[AnyArray, AnyArray]]:
+    """Return the pairs of images that share one kernel."""
+    several = _is_sequence(source)
+    if several != _is_sequence(result):
+        msg = (
+            "source and result must both be images or both be sequences of images, "
+            f"got {type(source).__name__} and {type(result).__name__}"
+        )
+        raise ValueError(msg)
+    if not several:
+        return list(_channels(source, result, "", channel_axis))
+    sources, results = list(cast(Any, source)), list(cast(Any, result))
+    if len(sources) != len(results):
+        msg = (
+            "source and result must hold the same number of images, "
+            f"got {len(sources)} and {len(results)}"
+        )
+        raise ValueError(msg)
+    return [
+        pair
+        for i, images in enumerate(zip(sources, results, strict=True))
+        for pair in _channels(*images, f"[{i}]", channel_axis)
+    ]
+
+
+def _is_sequence(value: Any) -> bool:
+    """Tell a list of images from an image written as a list of rows of numbers."""
+    return isinstance(value, list | tuple) and len(value) > 0 and np.ndim(value[0]) >= 2
+
+
+def _channels(
+    source: Any, result: Any, index: str, channel_axis: int | None
+) -> Iterator[tuple[AnyArray, AnyArray]]:
+    ndim = 2 if channel_axis is None else 3
+    x = as_image(source, f"source{index}", ndim, lazy=ndim == 2)
+    y = as_image(result, f"result{index}", ndim, lazy=ndim == 2)
+    if channel_axis is None:
+        yield x, y
+        return
+    x, y = as_channels(x, channel_axis), as_channels(y, channel_axis)
+    if len(x) != len(y):
+        msg = (
+            f"source{index} and result{index} must have the same number of channels, "
+            f"got {len(x)} and {len(y)}"
+        )
+        raise ValueError(msg)
+    yield from zip(x, y, strict=True)
+
+
+def refuse_larger_kernel(name: str, kernel_shape: Shape, image_shape: Shape) -> None:
+    """Raise for a kernel that leaves no valid output."""
+    if kernel_shape[0] > image_shape[0] or kernel_shape[1] > image_shape[1]:
+        msg = (
+            f"{name} must fit inside the image for mode='valid': got {kernel_shape} for image "
+            f"{image_shape}; use at most {image_shape}, or mode='same' or 'full'"
+        )
+        raise ValueError(msg)
+
+
+def _memory() -> float:
+    """Return the bytes of the machine's memory; infinity where it does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
+def refuse_beyond_memory(needed: int, what: str, instead: str) -> None:
+    """Raise before arrays are made that the machine cannot hold."""
+    memory = _memory()
+    if needed > memory:
+        msg = (
+            f"{what} would take {needed} bytes ({needed / 2**30:.1f} GiB), more than this "
+            f"machine's memory ({memory / 2**30:.1f} GiB); {instead} needs none"
+        )
+        raise MemoryError(msg)
+
+
+def refuse_non_finite(
+    name: str,
+    image: AnyArray,
+    origin: Shape = (0, 0),
+    advice: str = "replace or crop such pixels",
+) -> None:
+    """Raise for the first pixel that is NaN or infinite; ``origin`` is added to its index."""
+    for top, bottom in split(image.shape[0], 256):
+        strip = image[top:bottom, :]
+        bad = np.argwhere(~np.isfinite(strip))
+        if len(bad):
+            row, col = int(bad[0, 0]) + top, int(bad[0, 1])
+            pixel = strip[tuple(bad[0])]
+            msg = (
+                f"{name} must be finite, got {pixel} at index "
+                f"{(row + origin[0], col + origin[1])}; {advice}"
+            )
+            raise ValueError(msg)
+
+
+def refuse_overflow() -> NoReturn:
+    """Raise for finite pixels whose sums are not."""
+    msg = (
+        "source and result hold numbers whose products overflow float64; "
+        "divide both by their largest magnitude"
+    )
+    raise ValueError(msg)

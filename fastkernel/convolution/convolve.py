@@ -1,0 +1,320 @@
+"""Convolution and correlation of images, and the adjoint."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastkernel._images.borders import source_index
+from fastkernel._images.checks import (
+    as_boundary,
+    as_channels,
+    as_choice,
+    as_image,
+    as_out,
+    as_workers,
+    float_dtype,
+    refuse_larger_kernel,
+    refuse_non_finite,
+)
+from fastkernel._images.windows import MODES, Window, window_of_mode
+from fastkernel._typing import AnyArray, Boundary, FloatArray, Shape
+from fastkernel.convolution.convolution_cost import ENGINES
+from fastkernel.convolution.convolution_engines import Correlation, Plane
+
+
+def convolve(
+    image: ArrayLike,
+    kernel: ArrayLike,
+    mode: str = "full",
+    boundary: str = "zero",
+    *,
+    method: str = "auto",
+    channel_axis: int | None = None,
+    check_finite: bool = True,
+    out: AnyArray | None = None,
+    workers: int | None = None,
+) -> AnyArray:
+    r"""Convolve an image with a kernel.
+
+    Parameters
+    ----------
+    image : (m, n) array_like of real numbers
+        The image, in any unit, of any layout; memory maps are read tile by tile.
+    kernel : (p, q) array_like of real numbers
+        The kernel, which is flipped both ways. May be larger than the image, but in "valid".
+    mode : {"full", "same", "valid"}, optional
+        Outputs: all (m + p - 1, n + q - 1) that a tap can reach, the (m, n) under the centre tap
+        ``((p - 1) // 2, (q - 1) // 2)``, or the (m - p + 1, n - q + 1) that need no border.
+    boundary : str, optional
+        What stands beyond the frame: "zero", "circular", "replicate", "symmetric" (edge pixel
+        repeated) or "mirror" (not repeated). Without effect in "valid".
+    method : {"auto", "direct", "separable", "fft"}, optional
+        How: tap by tap, by a column and a row of taps (a kernel of rank one only), by transforms
+        of tiles, or whichever a model of their cost finds fastest.
+    channel_axis : int, optional
+        The axis of a 3-dimensional image that holds channels, or images of a stack.
+    check_finite : bool, optional
+        Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. The
+        others, refusing nothing, spoil those that the kernel reaches from them.
+    out : array, optional
+        Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
+    workers : int, optional
+        Threads to use, every usable core when None. The answer is the same bit for bit.
+
+    Returns
+    -------
+    array
+        ``out``, or a new array: float32 for a float32 image, else float64, in units of the image
+        times those of the kernel. The channels stand in the axis where they stood.
+
+    Raises
+    ------
+    TypeError
+        If ``image`` or ``kernel`` is complex, masked or not of numbers, or ``out`` is not an array
+        of the right dtype.
+    ValueError
+        If a tap is not finite, or a pixel where that matters; if the kernel does not fit inside
+        the image in "valid", is not of rank one for "separable", or another argument is out of
+        its range.
+
+    See Also
+    --------
+    correlate : The same without flipping the kernel.
+    convolution_operator : The same as a linear operator, with its adjoint.
+
+    Notes
+    -----
+    .. math:: \mathrm{out}_t = \sum_{ij} k_{ij}\, x_{t + c - (i, j)}
+
+    with ``c`` the centre tap in "same", 0 in "full", and ``(p - 1, q - 1)`` in "valid". Border
+    rules are index maps: no padded copy is made, and memory beyond the output is a few tiles a
+    worker. Sums are taken in the dtype of the output. Transforms are those of overlap-save [1]_,
+    of two tiles as the real and the imaginary part of one; their error is relative to the largest
+    pixels nearby.
+
+    References
+    ----------
+    .. [1] T. G. Stockham, "High-speed convolution and correlation", AFIPS Spring Joint Computer
+       Conference 28 (1966) 229-233.
+
+    Examples
+    --------
+    >>> convolve([[1, 2, 3, 4]], [[1, -1]], "same", "replicate")
+    array([[0., 1., 1., 1.]])
+    """
+    options = method, channel_axis, check_finite, out, workers
+    return _filtered(image, kernel, mode, boundary, *options, flipped=True)
+
+
+def correlate(
+    image: ArrayLike,
+    kernel: ArrayLike,
+    mode: str = "full",
+    boundary: str = "zero",
+    *,
+    method: str = "auto",
+    channel_axis: int | None = None,
+    check_finite: bool = True,
+    out: AnyArray | None = None,
+    workers: int | None = None,
+) -> AnyArray:
+    r"""Correlate an image with a kernel: a convolution that does not flip it.
+
+    Parameters
+    ----------
+    image : (m, n) array_like of real numbers
+        The image, in any unit, of any layout; memory maps are read tile by tile.
+    kernel : (p, q) array_like of real numbers
+        The kernel. May be larger than the image, but in "valid".
+    mode : {"full", "same", "valid"}, optional
+        Outputs, as in `convolve`.
+    boundary : str, optional
+        What stands beyond the frame, as in `convolve`.
+    method : {"auto", "direct", "separable", "fft"}, optional
+        How, as in `convolve`.
+    channel_axis : int, optional
+        The axis of a 3-dimensional image that holds channels, or images of a stack.
+    check_finite : bool, optional
+        Whether "fft" refuses NaN and infinity.
+    out : array, optional
+        Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
+    workers : int, optional
+        Threads to use, every usable core when None. The answer is the same bit for bit.
+
+    Returns
+    -------
+    array
+        ``out``, or a new array, as in `convolve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve` does.
+
+    See Also
+    --------
+    convolve : The same with the kernel flipped.
+
+    Notes
+    -----
+    .. math:: \mathrm{out}_t = \sum_{ij} k_{ij}\, x_{t - c + (i, j)}
+
+    with ``c`` the centre tap ``((p - 1) // 2, (q - 1) // 2)`` in "same", ``(p - 1, q - 1)`` in
+    "full", and 0 in "valid". SciPy and OpenCV take ``(p // 2, q // 2)`` in "same", which differs
+    for even sizes; this choice makes it the adjoint of `convolve` beyond a zero border.
+
+    Examples
+    --------
+    >>> correlate([[1, 2, 3, 4]], [[1, -1]], "valid")
+    array([[-1., -1., -1.]])
+    """
+    options = method, channel_axis, check_finite, out, workers
+    return _filtered(image, kernel, mode, boundary, *options, flipped=False)
+
+
+def _filtered(
+    image: ArrayLike,
+    kernel: ArrayLike,
+    mode: str,
+    boundary: str,
+    method: str,
+    channel_axis: int | None,
+    check_finite: bool,
+    out: AnyArray | None,
+    workers: int | None,
+    *,
+    flipped: bool,
+) -> AnyArray:
+    """Check the arguments and run."""
+    given = as_image(image, "image", 2 if channel_axis is None else 3)
+    taps = as_image(kernel, "kernel")
+    mode, rule = as_choice(mode, "mode", MODES), as_boundary(boundary)
+    engine = as_choice(method, "method", ("auto", *ENGINES))
+    threads = as_workers(workers)
+    channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
+    shape, kernel_shape = channels.shape[1:], taps.shape
+    if mode == "valid":
+        refuse_larger_kernel("kernel", kernel_shape, shape)
+    window = window_of_mode(mode, shape, kernel_shape, rule, flipped=flipped)
+    dtype = float_dtype(given)
+    taps = as_taps(taps, dtype, flipped=flipped)
+    found_shape: tuple[int, ...] = window.shape
+    if channel_axis is not None:
+        found_shape = tuple(np.insert(window.shape, channel_axis % 3, len(channels)).tolist())
+    if out is None:
+        found = np.empty(found_shape, dtype)
+    else:
+        found = as_out(out, found_shape, dtype, image=given, kernel=np.asarray(kernel))
+    outs = found[None] if channel_axis is None else np.moveaxis(found, channel_axis, 0)
+    planes = [Plane(x, y) for x, y in zip(channels, outs, strict=True)]
+    work = Correlation(planes, taps, window)
+    if engine == "separable" and work.factors is None:
+        msg = "kernel must be of rank one for method='separable'; use 'auto'"
+        raise ValueError(msg)
+    if not work.run(engine, threads) and check_finite:
+        advice = "replace it, use method='direct', or say check_finite=False"
+        for i, x in enumerate(channels):
+            name = "image" if len(channels) == 1 else f"image channel {i}"
+            refuse_non_finite(name, x, advice=advice)
+    return found
+
+
+def as_taps(kernel: AnyArray, dtype: np.dtype[Any], *, flipped: bool) -> AnyArray:
+    """Return a kernel as the taps of a correlation, finite in ``dtype``."""
+    with np.errstate(over="ignore"):
+        taps = np.ascontiguousarray(kernel[::-1, ::-1] if flipped else kernel, dtype)
+    if not math.isfinite(float(np.abs(taps).max())):
+        refuse_non_finite("kernel", kernel)
+        refuse_non_finite(f"kernel in {dtype}", taps[::-1, ::-1] if flipped else taps)
+    return taps
+
+
+def convolve_adjoint(
+    outputs: AnyArray,
+    kernel: AnyArray,
+    image_shape: Shape,
+    mode: str,
+    boundary: Boundary,
+    workers: int,
+) -> AnyArray:
+    """Return what the transpose of a convolution makes of its outputs.
+
+    Parameters
+    ----------
+    outputs : array
+        Of the shape of ``mode``, float32 or float64, finite.
+    kernel : (p, q) array
+        The convolution's kernel.
+    image_shape : (int, int)
+        Shape of the image that the convolution takes.
+    mode, boundary : str
+        Those of the convolution.
+    workers : int
+        Threads to use.
+
+    Returns
+    -------
+    `image_shape` array
+        The dtype of ``outputs``.
+
+    Notes
+    -----
+    A convolution reads its image through the border's index map, then correlates. Its transpose
+    correlates backwards, over the frame and the strips around it, and adds what lands in the
+    strips to the pixels that the map had read there.
+    """
+    taps = as_taps(kernel, outputs.dtype, flipped=False)
+    (p, q), (m, n) = taps.shape, image_shape
+    window = window_of_mode(mode, image_shape, (p, q), boundary)
+    (above, left), boundary = (-i for i in window.source_origin), window.boundary
+    below, right = window.shape[0] + p - 1 - m - above, window.shape[1] + q - 1 - n - left
+
+    def backwards(top: int, start: int, height: int, width: int) -> AnyArray:
+        """Return the part of the extended image that begins at pixel (top, start)."""
+        part = np.empty((height, width), outputs.dtype)
+        origin = top + above - (p - 1), start + left - (q - 1)
+        around = Window(origin, (0, 0), (height, width), "zero")
+        Correlation([Plane(outputs, part)], taps, around).run("auto", workers)
+        return part
+
+    found = backwards(0, 0, m, n)
+    strips = [
+        (-above, -left, above, left + n + right),
+        (m, -left, below, left + n + right),
+        (0, -left, m, left),
+        (0, n, m, right),
+    ]
+    for top, start, height, width in strips if boundary != "zero" else ():
+        if height > 0 and width > 0:
+            rows = source_index(top, top + height, m, boundary)
+            cols = source_index(start, start + width, n, boundary)
+            np.add.at(found, (rows[:, None], cols), backwards(top, start, height, width))
+    return found
+
+
+def convolved(image: AnyArray, kernel: FloatArray, window: Window, workers: int) -> FloatArray:
+    """Return the convolution of an image over any window, in float64.
+
+    Parameters
+    ----------
+    image : (m, n) array
+        Any real dtype and layout. A NaN spoils only the outputs that it reaches.
+    kernel : (p, q) float64 array
+        The kernel, finite.
+    window : Window
+        The outputs, and what they are made of.
+    workers : int
+        Threads to use.
+
+    Returns
+    -------
+    (height, width) float64 array
+        Of ``window.shape``.
+    """
+    out = np.empty(window.shape)
+    work = Correlation([Plane(image, out)], as_taps(kernel, out.dtype, flipped=True), window)
+    if not work.run("auto", workers):
+        work.run("direct", workers)
+    return out

@@ -1,0 +1,263 @@
+"""The engines: jobs that read pixels, tile by tile, and add up their lagged products.
+
+Every job reads into a worker's own scratch, which casts, re-orders and extends the images; the
+loops see nothing else. What a job finds depends on its tiles alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastkernel._images.borders import load
+from fastkernel._images.windows import Window
+from fastkernel._loops import lags, stencil
+from fastkernel._machine.fft import borrowed_row_transforms
+from fastkernel._machine.tiles import Scratch, Tiles, shares, split
+from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel.estimation.equations.gathering_cost import (
+    fft_sums_are_exact,
+    fft_tiling,
+    largest_product,
+)
+
+# A tile's two scratch arrays fill a quarter, and half, of a 2 MB second-level cache; long rows are
+# read at the speed of memory.
+TILE_SHAPES = {"integer": (128, 1024), "float": (64, 1024)}
+_SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
+    "integer": np.dtype(np.int16),
+    "float": np.dtype(np.float64),
+}
+
+# Enough for an even share on any usual machine, few enough that their sums stay small.
+MAX_JOBS = 64
+
+# Tiles of a job that transforms, at least: what it does once is then a small part of its work.
+FFT_TILES = 6
+
+# Positions of a rim strip that are read at a time.
+SEGMENT = 2048
+
+# Of these, positions that the loops hold in a first-level cache.
+RIM_BLOCK = 256
+
+
+class Pair(NamedTuple):
+    """A source, its result, and which of their pixels belong together."""
+
+    source: AnyArray
+    result: AnyArray
+    window: Window
+
+
+class Found(NamedTuple):
+    """What the tiles of a job add up to.
+
+    Attributes
+    ----------
+    moments : (p, q) float64 array
+        By shift.
+    base : (2, p, q) or (p, 2q - 1) float64 array
+        Base entries of the Gram matrix, or an autocorrelation, see `_loops.rims.fill_base`.
+    energy : float
+        Of the result.
+    """
+
+    moments: FloatArray
+    base: FloatArray
+    energy: float
+
+
+def _row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
+    """Return the length of a scratch row: whole vectors, ``more`` pixels, no colliding stride."""
+    lanes: int = lags.vector_lanes(dtype)
+    length = -(-(-(-width // lanes) * lanes + more) // lanes) * lanes
+    return length + lanes if length * dtype.itemsize % 4096 == 0 else length
+
+
+@dataclass(frozen=True, slots=True)
+class DirectJob:
+    """Some tiles of a pair, multiplied in float64 or, where both are narrow integers, in int16."""
+
+    pair: Pair
+    kernel_shape: Shape
+    tiles: Sequence[tuple[int, int, int, int]]
+    engine: str
+    subtract: FloatArray | None = None
+
+    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+        """Return the sums; of the moments alone where a convolution is subtracted first."""
+        (source, result, window), (p, q) = self.pair, self.kernel_shape
+        dtype = _SCRATCH_DTYPES[self.engine]
+        sums = scratch.array(
+            "sums", lags.sums_shape(self.kernel_shape, dtype), lags.sums_dtype(dtype)
+        )
+        out, energy = np.zeros((lags.KINDS, p, q)), 0.0
+        for top, left, height, width in self.tiles:
+            if stopped():
+                break
+            shape = (height, width)
+            cols = width + q - 1
+            length = _row_length(width, q - 1, dtype)
+            if self.subtract is not None:
+                length = max(length, stencil.row_length(cols, dtype))
+            x = scratch.array("x", (height + p - 1, length), dtype)
+            y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
+            load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
+            load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
+            if self.subtract is not None:
+                convolved = scratch.array("convolved", shape)
+                stencil.correlate_tile(x, (0, 0), self.subtract, shape, convolved, 0, 0)
+                y[:, :width] -= convolved
+            lags.add_tile(x, y, shape, self.subtract is None, sums, out)
+            energy += lags.energy(y, shape)
+        return Found(out[0], out[1:], energy)
+
+
+class _ZeroPadded:
+    """Scratch of which one part is written at a time, and all else is zero."""
+
+    def __init__(self, array: FloatArray) -> None:
+        self.array = array
+        self._part: tuple[int, int, int] | None = None
+
+    def part(self, left: int, height: int, width: int) -> FloatArray:
+        """Return the part to write; the rest is cleared where it was not."""
+        if self._part != (left, height, width):
+            self.array[:] = 0
+            self._part = (left, height, width)
+        return self.array[:height, left : left + width]
+
+
+@dataclass(frozen=True, slots=True)
+class FftJob:
+    """Some tiles of a pair, correlated by transforms of their rows.
+
+    The tiles part the whole virtual source, not the window. A row of a tile is zero-padded, the
+    same row with its surroundings is not (zeros beyond the source): the product of their
+    transforms, one conjugated, is that of their correlation. Down the columns lags are summed as
+    they are, by the march of the direct engines.
+    """
+
+    pair: Pair
+    kernel_shape: Shape
+    tiles: Sequence[tuple[int, int, int, int]]
+    length: int
+
+    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+        """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
+        (source, result, window), (p, q) = self.pair, self.kernel_shape
+        rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
+        core, energy = max(tile[2] for tile in self.tiles), 0.0
+        with borrowed_row_transforms(self.length, 3 * core + p - 1) as plan:
+            # The source with its surroundings, the source's own tile, the result's.
+            split = core + p - 1, 2 * core + p - 1
+            around, own, answer = map(_ZeroPadded, np.split(plan.rows, split))
+            spectra = np.split(plan.spectra.view(np.float64), split)
+            totals = [
+                scratch.array(name, (2 * p, spectra[0].shape[1])) for name in ("own", "answer")
+            ]
+            for total in totals:
+                total[:] = 0
+            for top, left, height, width in self.tiles:
+                if stopped():
+                    break
+                bottom = min(top + height + p - 1, rows)
+                first, last = max(left - q + 1, 0), min(left + width + q - 1, cols)
+                # The tile's own first column stands q - 1 columns into its surroundings.
+                part = around.part(first - left + q - 1, bottom - top, last - first)
+                load(source, window.source_pixel(top, first), window.boundary, part)
+                own.part(0, height, width)[:] = around.array[:height, q - 1 : q - 1 + width]
+                inside = (
+                    max(0, min(height, window.shape[0] - top)),
+                    max(0, min(width, window.shape[1] - left)),
+                )
+                part = answer.part(0, *inside)
+                if part.size:
+                    load(result, window.result_pixel(top, left), window.boundary, part)
+                    energy += lags.energy(answer.array, inside)
+                plan.transform()
+                lags.add_row_correlations(*spectra, height, *totals)
+        products = [lags.row_correlations(total)[:, : self.length // 2 + 1] for total in totals]
+        found = [np.fft.irfft(part, self.length)[:, : 2 * q - 1] for part in products]
+        if self._is_exact():
+            found = [np.rint(part) for part in found]
+        return Found(found[1][:, q - 1 :], found[0], energy)
+
+    def _is_exact(self) -> bool:
+        source, result, _ = self.pair
+        if source.dtype.kind == "f" or result.dtype.kind == "f":
+            return False
+        n_pixels = sum(tile[2] for tile in self.tiles) * self.length
+        return fft_sums_are_exact(n_pixels, largest_product(source, result), self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class RimJob:
+    """Part of the two strips, rows (axis 0) or columns (axis 1), by which the window can move."""
+
+    pair: Pair
+    kernel_shape: Shape
+    axis: int
+    segments: Sequence[tuple[int, int]]
+
+    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
+        """Return the lagged products of all pairs of a strip's lines, (2, lags, n, n).
+
+        First those of the strip that leaves the window, then those of the one that enters it.
+        """
+        window, n_lags = self.pair.window, self.kernel_shape[1 - self.axis]
+        n, lanes = self.kernel_shape[self.axis] - 1, lags.vector_lanes(np.float64)
+        out, sums = np.zeros((2, n_lags, n, n)), np.zeros((2 * lags.MAX_LAGS, lanes))
+        for start, stop in self.segments:
+            if stopped():
+                break
+            length = stop - start + n_lags - 1
+            lines = scratch.array("lines", (length, _row_length(n, n + lanes, sums.dtype)))
+            strip = lines[:, :n] if self.axis == 1 else lines[:, :n].T
+            for products, across in zip(out, (0, window.shape[self.axis]), strict=True):
+                place = (start, across) if self.axis == 1 else (across, start)
+                load(self.pair.source, window.source_pixel(*place), window.boundary, strip)
+                lags.add_line_products(lines, stop - start, RIM_BLOCK, sums, products)
+        return out
+
+
+Job = DirectJob | FftJob | RimJob
+
+
+def direct_tile_shape(engine: str, cols: int) -> Shape:
+    """Return the shape of the tiles of a window of ``cols`` columns: taller where it is narrow."""
+    height, width = TILE_SHAPES[engine]
+    return height * max(1, min(4, width // cols)), width
+
+
+def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
+    """Return the jobs that together read every pixel of a pair."""
+    window = pair.window
+    if engine == "fft":
+        length, tile_shape = fft_tiling(window.shape, kernel_shape)
+        rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
+        tiles = Tiles((rows, cols), tile_shape)
+        parts = shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
+        return [FftJob(pair, kernel_shape, part, length) for part in parts]
+    parts = shares(Tiles(window.shape, direct_tile_shape(engine, window.shape[1])), MAX_JOBS)
+    return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
+
+
+def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
+    """Return the jobs that find the moments of what a kernel leaves unexplained."""
+    shape = (taps.shape[0], taps.shape[1])
+    tile_shape = direct_tile_shape("float", pair.window.shape[1])
+    parts = shares(Tiles(pair.window.shape, tile_shape), MAX_JOBS)
+    return [DirectJob(pair, shape, part, "float", taps) for part in parts]
+
+
+def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[Job]:
+    """Return the jobs that read the strips by which the window can move."""
+    return [
+        RimJob(pair, kernel_shape, axis, part)
+        for axis in (0, 1)
+        if kernel_shape[axis] > 1
+        for part in shares(list(split(pair.window.shape[1 - axis], SEGMENT)), 8)
+    ]

@@ -1,0 +1,438 @@
+"""Normal equations of a kernel fit: a value that adds, crops, keeps and solves."""
+
+import math
+import zipfile
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from fastkernel._images.checks import as_boundary, as_kernel_shape, as_pairs, as_workers
+from fastkernel._images.windows import window_of_pair
+from fastkernel._typing import FloatArray, Images, Progress, Shape
+from fastkernel.estimation.equations.background import (
+    BackgroundSums,
+    as_degree,
+    background_sums_of,
+    eliminate,
+)
+from fastkernel.estimation.equations.gathering import gather
+from fastkernel.estimation.equations.gathering_cost import ENGINES, is_narrow
+from fastkernel.estimation.equations.gathering_engines import Pair
+from fastkernel.estimation.fit import KernelFit
+from fastkernel.estimation.solvers.options import Options, Ridge
+from fastkernel.estimation.solvers.solve import solve_equations
+
+_EPS = float(np.finfo(np.float64).eps)
+_FIELDS = ("gram", "moments", "energy", "n_pixels", "kernel_shape")
+# Files of version 0.1 do not have these.
+_LATER_FIELDS = ("background_terms", "background_energy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormalEquations:
+    """All that a least-squares fit of a kernel needs to know about its pixels.
+
+    Tiles, images and machines join with ``+``. The size depends on the kernel, never on how many
+    pixels were read.
+
+    Attributes
+    ----------
+    gram : (p * q, p * q) float64 array
+        ``X.T @ X`` in squared source units, taps in C order of the kernel.
+    moments : (p * q,) float64 array
+        ``X.T @ y`` in source times result units.
+    energy : float
+        ``y @ y`` in squared result units.
+    n_pixels : int
+        Rows of ``X``: result pixels.
+    kernel_shape : (int, int)
+        ``(p, q)``, in pixels.
+    background_terms : int
+        Coefficients of backgrounds that were eliminated from the rest, all pairs together.
+    background_energy : float
+        What these took from ``energy``, in squared result units.
+    """
+
+    gram: FloatArray
+    moments: FloatArray
+    energy: float
+    n_pixels: int
+    kernel_shape: Shape
+    background_terms: int = 0
+    background_energy: float = 0.0
+
+    @classmethod
+    def zero(cls, kernel_shape: Shape) -> Self:
+        """Return the equations of no pixels, which change nothing when added."""
+        shape = as_kernel_shape(kernel_shape)
+        taps = math.prod(shape)
+        return cls(np.zeros((taps, taps)), np.zeros(taps), 0.0, 0, shape)
+
+    def __add__(self, other: Self) -> Self:
+        if not isinstance(other, NormalEquations):
+            return NotImplemented
+        if other.kernel_shape != self.kernel_shape:
+            msg = (
+                f"cannot join the equations of kernels {self.kernel_shape} and "
+                f"{other.kernel_shape}; crop the larger to the smaller"
+            )
+            raise ValueError(msg)
+        return type(self)(
+            self.gram + other.gram,
+            self.moments + other.moments,
+            self.energy + other.energy,
+            self.n_pixels + other.n_pixels,
+            self.kernel_shape,
+            self.background_terms + other.background_terms,
+            self.background_energy + other.background_energy,
+        )
+
+    def crop(self, kernel_shape: Shape) -> Self:
+        """Return the equations of a smaller kernel over the same pixels.
+
+        Parameters
+        ----------
+        kernel_shape : (int, int)
+            No larger than this one's. The centre tap stays the centre tap.
+
+        Returns
+        -------
+        NormalEquations
+            A copy of the taps around the centre.
+
+        Raises
+        ------
+        ValueError
+            If ``kernel_shape`` is not two positive integers or does not fit inside.
+
+        Examples
+        --------
+        >>> NormalEquations.zero((5, 7)).crop((3, 3)).gram.shape
+        (9, 9)
+        """
+        p, q = as_kernel_shape(kernel_shape)
+        rows, cols = self.kernel_shape
+        if p > rows or q > cols:
+            msg = f"kernel_shape must fit inside {self.kernel_shape}, got {(p, q)}"
+            raise ValueError(msg)
+        top, left = (rows - 1) // 2 - (p - 1) // 2, (cols - 1) // 2 - (q - 1) // 2
+        taps = np.arange(rows * cols).reshape(rows, cols)[top : top + p, left : left + q].ravel()
+        return replace(
+            self,
+            gram=self.gram[np.ix_(taps, taps)],
+            moments=self.moments[taps],
+            kernel_shape=(p, q),
+        )
+
+    def solve(
+        self,
+        *,
+        solver: str = "auto",
+        ridge: Ridge = 0.0,
+        nonnegative: bool = False,
+        unit_sum: bool = False,
+        symmetric: str | None = None,
+        separable: bool = False,
+        step: float | None = None,
+        num_iter: int | None = None,
+        tol: float | None = None,
+        callback: Progress | None = None,
+    ) -> KernelFit:
+        r"""Find the kernel that minimises the squared residual.
+
+        Minimises :math:`\|X k - y\|^2 + \lambda n \|k\|^2`, where ``n`` counts the pixels.
+
+        Parameters
+        ----------
+        solver : {"auto", "minimum_norm", "gradient_descent", "fista"}, optional
+            "auto" is direct: Cholesky factorisation, an active set if ``nonnegative``,
+            alternating least squares if ``separable``. "minimum_norm" is for a source that does
+            not tell all taps apart: the shortest of the best kernels, by an eigendecomposition,
+            with its ``rank``. "gradient_descent" is the plain iteration from zero, "fista" the
+            accelerated one; both are projected where there are constraints.
+        ridge : float, "gcv" or ("smooth", float), optional
+            Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
+            "gcv" chooses it by generalised cross-validation of the fit without ``nonnegative``,
+            ``unit_sum`` and ``separable``. "smooth" puts it on the second differences of the
+            taps along rows and columns, zeros beyond the kernel, instead of on the taps.
+        nonnegative : bool, optional
+            Whether no tap may be below 0.
+        unit_sum : bool, optional
+            Whether the taps must have the sum 1. Both together make the simplex.
+        symmetric : {"even", "rotation"}, optional
+            "even": the kernel equals itself turned by half a turn,
+            ``k[i, j] == k[p - 1 - i, q - 1 - j]``. "rotation": it equals itself turned by a
+            quarter turn, and so by any; ``p == q``. Mirror images need not be equal.
+        separable : bool, optional
+            Whether the kernel is a column times a row. The best is sought from several starts,
+            each improved until the kernel changes by less than ``tol`` of its length; it may
+            still be a local minimum.
+        step : float, optional
+            Of a descent, in inverse squared source units. None for the inverse of the Gram's
+            largest eigenvalue, which is safe.
+        num_iter : int, optional
+            Most iterations; None for 5000.
+        tol : float, optional
+            A descent ends where the gradient (with constraints, the gradient mapping) is this
+            part of the moments, both as lengths. None for 1e-8, or for 0 where ``num_iter`` is
+            given: then all of them are taken.
+        callback : callable, optional
+            Called as ``callback(done, total)`` with the iterations of solvers that take any; an
+            exception stops the work.
+
+        Returns
+        -------
+        KernelFit
+            With ``residual_rms`` seen down to 3e-8 of the result's root mean square, ``ridge``
+            the penalty that was used, and a ``history`` of "objective" (half the squared residual
+            and half the penalty) and "residual_rms" where there are iterations.
+
+        Raises
+        ------
+        SingularFitError
+            If there are fewer pixels than taps, or the source does not tell the taps apart. A
+            penalty, constraints or "minimum_norm" may still determine a kernel. A descent takes
+            any source but zeros: from zero it goes to the shortest of the best kernels, and an
+            infinite ``condition_number`` and a ``rank`` below the number of taps say so.
+        TypeError, ValueError
+            If an argument is out of its range, two do not go together, ``step`` is larger than is
+            stable, or ``symmetric="rotation"`` is asked of a kernel that is not square.
+
+        Notes
+        -----
+        Rounding reaches the taps at about ``condition_number * 1e-16`` of their size; with
+        constraints it is that of the equations that they leave. Standard errors are known for
+        "cholesky" alone, symmetric or of unit sum included.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> image = np.random.default_rng(0).standard_normal((40, 40))
+        >>> equations = normal_equations(image, (image[2:] + image[:-2]) / 2, (3, 1))
+        >>> fit = equations.solve(nonnegative=True, unit_sum=True)
+        >>> fit.kernel.ravel().round(6) + 0.0
+        array([0.5, 0. , 0.5])
+        """
+        options = Options(
+            solver=solver,
+            ridge=ridge,
+            nonnegative=nonnegative,
+            unit_sum=unit_sum,
+            symmetric=symmetric,
+            separable=separable,
+            step=step,
+            num_iter=num_iter,
+            tol=tol,
+        )
+        return solve_equations(self, options, callback)
+
+    @property
+    def hidden_energy(self) -> float:
+        """Residual energy below which rounding of the sums hides it, in squared result units."""
+        return 4 * _EPS * (self.energy + self.background_energy)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the equations to an .npz file, without pickle.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file; an existing one is replaced.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        with Path(path).open("wb") as file:
+            fields = {name: getattr(self, name) for name in (*_FIELDS, *_LATER_FIELDS)}
+            np.savez(file, **fields, allow_pickle=False)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read equations that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        NormalEquations
+            Equal to what was saved, bit for bit.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it does not hold normal equations.
+        """
+        try:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                found = {name: file[name] for name in _FIELDS}
+                later = {name: file[name] for name in _LATER_FIELDS if name in file}
+            shape = as_kernel_shape(tuple(found["kernel_shape"]))
+            taps = shape[0] * shape[1]
+            gram, moments = found["gram"], found["moments"]
+            if gram.shape != (taps, taps) or moments.shape != (taps,):
+                msg = f"arrays of shapes {gram.shape} and {moments.shape} for kernel {shape}"
+                raise ValueError(msg)
+            if gram.dtype != np.float64 or moments.dtype != np.float64:
+                msg = f"arrays of {gram.dtype} and {moments.dtype}, not float64"
+                raise ValueError(msg)
+            return cls(
+                gram,
+                moments,
+                float(found["energy"]),
+                int(found["n_pixels"]),
+                shape,
+                int(later.get("background_terms", 0)),
+                float(later.get("background_energy", 0.0)),
+            )
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as reason:
+            msg = f"{str(path)!r} does not hold normal equations saved by fastkernel: {reason}"
+            raise ValueError(msg) from reason
+
+
+def matched_pairs(
+    source: Images,
+    result: Images,
+    kernel_shape: Shape,
+    boundary: str | None,
+    channel_axis: int | None,
+) -> list[Pair]:
+    """Return the pairs of images with the window that their shapes tell."""
+    rule = None if boundary is None else as_boundary(boundary)
+    return [
+        Pair(x, y, window_of_pair(x, y, kernel_shape, rule))
+        for x, y in as_pairs(source, result, channel_axis)
+    ]
+
+
+def as_engine(engine: str, pairs: list[Pair]) -> str:
+    """Return the engine, checked against what it can do."""
+    if engine not in ("auto", *ENGINES):
+        msg = f"engine must be 'auto', {', '.join(map(repr, ENGINES))}, got {engine!r}"
+        raise ValueError(msg)
+    wide = [p for p in pairs if not is_narrow(p.source, p.result)]
+    if engine == "integer" and wide:
+        dtypes = f"{wide[0].source.dtype} and {wide[0].result.dtype}"
+        msg = f"engine='integer' needs images of at most 8 bits, got {dtypes}; use 'auto'"
+        raise ValueError(msg)
+    return engine
+
+
+def equations_of(
+    pairs: list[Pair],
+    kernel_shape: Shape,
+    workers: int,
+    progress: Progress | None,
+    engine: str,
+    backgrounds: list[BackgroundSums] | None = None,
+) -> NormalEquations:
+    """Return the equations of pairs that are known to be good, less backgrounds."""
+    n_pixels = sum(pair.window.n_pixels for pair in pairs)
+    sums = gather(pairs, kernel_shape, workers, progress, engine)
+    # A shift by (i, j) belongs to the tap that a convolution flips onto it.
+    equations = NormalEquations(
+        np.ascontiguousarray(sums.gram[::-1, ::-1]),
+        sums.moments[::-1].copy(),
+        sums.energy,
+        n_pixels,
+        kernel_shape,
+    )
+    return eliminate(equations, backgrounds) if backgrounds else equations
+
+
+def normal_equations(
+    source: Images,
+    result: Images,
+    kernel_shape: Shape,
+    *,
+    boundary: str | None = None,
+    background: str | int | None = None,
+    channel_axis: int | None = None,
+    engine: str = "auto",
+    workers: int | None = None,
+    callback: Progress | None = None,
+) -> NormalEquations:
+    r"""Gather the normal equations of the kernel that turns one image into another.
+
+    Parameters
+    ----------
+    source : (m, n) array_like of real numbers, or a sequence of them
+        Source image, in any unit.
+    result : array_like of real numbers, or a sequence of them
+        Result image, in any unit, of shape (m, n) ("same"), (m - p + 1, n - q + 1) ("valid") or
+        (m + p - 1, n + q - 1) ("full", zeros beyond the source's frame).
+    kernel_shape : (int, int) or int
+        Rows ``p`` and columns ``q`` of the kernel, in pixels.
+    boundary : str, optional
+        What the result's maker took to stand beyond the source's frame in a "same" pair: "zero",
+        "circular", "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+        None uses only the pixels that no rule can touch.
+    background : {"constant"} or int, optional
+        What the result has beside the convolution: a constant, or a polynomial of this total
+        degree, 0 to 4, over the fitted pixels. Every pair, or channel, has its own; the equations
+        are those of the kernel beside the best of them.
+    channel_axis : int, optional
+        The axis of 3-dimensional images that holds channels, which share the kernel.
+    engine : {"auto", "integer", "float", "fft"}, optional
+        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by
+        transforms of rows, or whichever a model of their cost finds fastest.
+    workers : int, optional
+        Threads to use, every usable core when None. The answer is the same bit for bit.
+    callback : callable, optional
+        Called as ``callback(done, total)`` in the calling thread; an exception stops the work.
+
+    Returns
+    -------
+    NormalEquations
+        Exact sums, without rounding, where both images hold integers of at most 8 bits (by
+        transforms, as long as a bound on their error proves it: past 10**9 pixels).
+
+    Raises
+    ------
+    TypeError
+        If an image is complex, masked or not of numbers.
+    ValueError
+        If the shapes do not fit together, the kernel is larger than the image, a pixel that is
+        used is not finite, or another argument is out of its range.
+
+    See Also
+    --------
+    estimate_kernel : Gathers and solves in one call.
+
+    Notes
+    -----
+    The products of an image with itself at all pairs of shifts follow from ``2pq - p - q + 1``
+    sums over its pixels and from its rim, by the displacement rule of covariance-method linear
+    prediction [1]_. With the moments that makes ``3pq - p - q + 1`` multiply-adds a pixel, where
+    the definition takes ``(p*q)**2``. Pixels are read tile by tile: memory beyond the images is
+    a few megabytes a worker, whatever their size.
+
+    References
+    ----------
+    .. [1] M. Morf, B. Dickinson, T. Kailath, A. Vieira, "Efficient solution of covariance
+       equations for linear prediction", IEEE Trans. ASSP 25 (1977) 429-433.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
+    >>> halves = [normal_equations(part, part, 3) for part in (image[:26], image[24:])]
+    >>> whole = normal_equations(image, image, 3)
+    >>> bool(((halves[0] + halves[1]).gram == whole.gram).all())
+    True
+    """
+    shape = as_kernel_shape(kernel_shape)
+    pairs = matched_pairs(source, result, shape, boundary, channel_axis)
+    chosen, threads = as_engine(engine, pairs), as_workers(workers)
+    degree = None if background is None else as_degree(background)
+    backgrounds = background_sums_of(pairs, shape, degree, threads)
+    return equations_of(pairs, shape, threads, callback, chosen, backgrounds)

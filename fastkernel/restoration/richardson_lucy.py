@@ -1,0 +1,493 @@
+"""Restoration by Richardson-Lucy."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastkernel._images.checks import as_channels, as_count, as_image, as_penalty, as_workers
+from fastkernel._images.windows import Window, centre, window_of_mode
+from fastkernel._loops import restoration as loops
+from fastkernel._loops.circular import write_tile
+from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs
+from fastkernel._typing import AnyArray, Boundary, FloatArray, Progress, Shape
+from fastkernel.convolution.convolution_cost import round_trip_pays
+from fastkernel.convolution.convolution_engines import (
+    TILE_SHAPE,
+    Change,
+    Correlation,
+    Plane,
+    RoundTrip,
+    Take,
+    rank_one_factors,
+)
+from fastkernel.convolution.convolve import as_taps, convolve_adjoint
+from fastkernel.restoration.arguments import (
+    as_border,
+    as_psfs,
+    as_range,
+    as_weights,
+    refuse_negative_pixels,
+    refuse_negative_taps,
+)
+
+# Share of the largest sensitivity below which a pixel beyond the frame stays as it starts: the
+# data hardly see it, and in float32 transforms would leave it to rounding.
+UNSEEN = 1e-3
+
+# Least length of gradients that counts in full, as a share of the largest pixel.
+_FLAT = 1e-6
+
+
+def _each_tile(act: Callable[[Tile, Scratch], None], shape: Shape, workers: int) -> None:
+    """Work on every tile of an image."""
+
+    def work(tile: Tile, scratch: Scratch, stopped: Callable[[], bool]) -> None:  # noqa: ARG001
+        act(tile, scratch)
+
+    jobs = [partial(work, tile) for tile in Tiles(shape, TILE_SHAPE)]
+    run_jobs(jobs, Scratch, workers)
+
+
+def _write(found: AnyArray, tile: Tile, out: AnyArray) -> None:
+    """Write the beginning of ``found`` into a tile of an image."""
+    top, left, height, width = tile
+    write_tile(found, (height, width), out, top, left)
+
+
+class Blur:
+    """The blur of an unknown image into a frame, and its adjoint.
+
+    Parameters
+    ----------
+    psf : (p, q) float64 array
+        Finite.
+    shape : (int, int)
+        The frame: rows and columns of the data.
+    boundary : str
+        A border rule, or "unknown": the image reaches beyond the frame as far as the PSF does.
+    dtype : dtype
+        Of every image: float32 or float64.
+    workers : int
+        Threads to use.
+
+    Attributes
+    ----------
+    grid : (int, int)
+        Rows and columns of the unknown image.
+    frame : (slice, slice)
+        Where the data's frame stands in it.
+    in_one_go : bool
+        Whether `round_trip` takes less time than `forward` and `backward`.
+    """
+
+    def __init__(
+        self, psf: FloatArray, shape: Shape, boundary: str, dtype: np.dtype[Any], workers: int
+    ) -> None:
+        (p, q), (m, n) = psf.shape, shape
+        i, j = centre((p, q))
+        self._psf, self._shape, self._workers = psf, shape, workers
+        self._rule: Boundary | None = None
+        self._forward_taps = as_taps(psf, dtype, flipped=True)
+        self._backward_taps = as_taps(psf, dtype, flipped=False)
+        if boundary == "unknown":
+            self.grid = m + p - 1, n + q - 1
+            top, left = p - 1 - i, q - 1 - j
+            self._forward = Window((0, 0), (0, 0), shape, "zero")
+            self._backward = Window((1 - p, 1 - q), (0, 0), self.grid, "zero")
+        else:
+            rule = cast(Boundary, boundary)
+            self.grid, (top, left) = shape, (0, 0)
+            self._forward = window_of_mode("same", shape, (p, q), rule)
+            self._backward = Window((-i, -j), (0, 0), shape, rule)
+            self._rule = None if rule in ("zero", "circular") else rule
+        self.frame = slice(top, top + m), slice(left, left + n)
+        self._round_trip = RoundTrip(self._forward_taps, self.grid)
+        self.in_one_go = boundary == "unknown" and round_trip_pays(
+            self.grid,
+            (p, q),
+            dtype.itemsize,
+            separable=rank_one_factors(self._forward_taps) is not None,
+        )
+
+    def round_trip(self, estimate: AnyArray, change: Change, take: Take) -> None:
+        """Blur an estimate, change the outcome, apply the adjoint, and have every tile taken."""
+        self._round_trip.run(estimate, change, take, self._workers)
+
+    def forward(self, estimate: AnyArray, change: Change, out: AnyArray) -> None:
+        """Blur an estimate, change every tile of the outcome, and write it."""
+
+        def write(found: AnyArray, tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+            top, left, height, width = tile
+            change(found, (height, width), (top, left), tile)
+            _write(found, tile, out)
+
+        work = Correlation([Plane(estimate)], self._forward_taps, self._forward, write)
+        work.run("auto", self._workers)
+
+    def backward(self, ratio: AnyArray, take: Take) -> None:
+        """Apply the adjoint, and have every tile of the outcome taken."""
+        if self._rule is None:
+            work = Correlation([Plane(ratio)], self._backward_taps, self._backward, take)
+            work.run("auto", self._workers)
+            return
+        whole = convolve_adjoint(ratio, self._psf, self._shape, "same", self._rule, self._workers)
+
+        def act(tile: Tile, scratch: Scratch) -> None:
+            top, left, height, width = tile
+            found = scratch.array("found", (height, width), whole.dtype)
+            np.copyto(found, whole[top : top + height, left : left + width])
+            take(found, tile, scratch)
+
+        _each_tile(act, self.grid, self._workers)
+
+    def sensitivity(self, weights: AnyArray) -> AnyArray:
+        """Return the adjoint of the weights: how much the data see of every pixel."""
+        out = np.empty(self.grid, weights.dtype)
+
+        def write(found: AnyArray, tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+            _write(found, tile, out)
+
+        self.backward(weights, write)
+        return out
+
+
+def _trimmed(psf: FloatArray) -> FloatArray:
+    """Return a PSF without the zeros around it, its centre tap still at the centre."""
+    for axis in (0, 1):
+        used = np.flatnonzero(psf.any(axis=1 - axis))
+        spare = min(used[0], psf.shape[axis] - 1 - used[-1])
+        psf = psf.take(np.arange(spare, psf.shape[axis] - spare), axis)
+    return psf
+
+
+class _Reciprocal:
+    """The reciprocal of the sensitivity, of which most tiles need but one number.
+
+    Parameters
+    ----------
+    sensitivity : (M, N) array
+        Overwritten.
+    seen : (M, N) bool array
+        Where it is used; 0 elsewhere.
+    """
+
+    def __init__(self, sensitivity: AnyArray, seen: AnyArray) -> None:
+        self._whole = np.divide(1, sensitivity, out=sensitivity, where=seen)
+        self._whole[~seen] = 0
+        self._by_tile: dict[Tile, AnyArray] = {}
+
+    def of(self, tile: Tile) -> AnyArray:
+        """Return all reciprocals, or the one of a tile in which they differ by rounding alone."""
+        found = self._by_tile.get(tile)
+        if found is None:
+            top, left, height, width = tile
+            part = self._whole[top : top + height, left : left + width]
+            low, high = part.min(), part.max()
+            same = low > 0 and high - low <= 64 * np.finfo(part.dtype).eps * high
+            found = self._by_tile[tile] = np.full((1, 1), part.mean()) if same else self._whole
+        return found
+
+
+class _Options(NamedTuple):
+    """The tuning of `richardson_lucy`, checked."""
+
+    num_iter: int
+    acceleration: bool
+    damping: float
+    tol: float | None
+    noise: float | Literal["poisson"] | None
+    workers: int
+
+
+class _Restoration:
+    """The restoration of one channel: its images, and what an iteration does to their tiles.
+
+    Parameters
+    ----------
+    image : (m, n) array
+        Finite and not negative where it has weight.
+    weights : (m, n) array, or None
+        Finite, not negative, not all 0.
+    psf : (p, q) float64 array
+        Finite, not negative, not all 0.
+    boundary : str
+        A border rule, or "unknown".
+    options : _Options
+        The rest.
+    """
+
+    def __init__(
+        self,
+        image: AnyArray,
+        weights: AnyArray | None,
+        psf: FloatArray,
+        boundary: str,
+        options: _Options,
+    ) -> None:
+        dtype: np.dtype[Any] = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
+        # The PSF is taken out of the scale, and a power of two out of the data, exactly: nothing
+        # overflows, and one floor serves data of any size.
+        taps = psf / psf.max()
+        flux = float(psf.max()) * float(taps.sum())
+        counted = image if weights is None else np.where(weights > 0, image, 0)
+        scale = 2.0 ** max(math.frexp(float(counted.max()))[1], -1000)
+        self._options, self._unit = options, dtype.type(scale / flux)
+        self._floor = dtype.type(np.finfo(dtype).eps)
+        self._data = self._as_data(counted, 1 / scale, dtype)
+        self._shares = None
+        if weights is not None:
+            # Only their ratios matter.
+            self._shares = self._as_data(weights, 1 / weights.max(), dtype)
+            self._data *= self._shares
+        elif options.noise is not None:
+            self._shares = np.ones(image.shape, dtype)
+        shape = image.shape[0], image.shape[1]
+        self._blur = Blur(_trimmed(taps / taps.sum()), shape, boundary, dtype, options.workers)
+        self._ratio = np.ones(shape, dtype) if self._shares is None else self._shares.copy()
+        sensitivity = self._blur.sensitivity(self._ratio)
+        seen = sensitivity > UNSEEN * sensitivity.max()
+        self._inverse = _Reciprocal(sensitivity, seen)
+        total = float(image.size if self._shares is None else self._shares.sum(dtype=float))
+        mean = float(self._data.sum(dtype=float)) / total
+        self._estimate = np.full(self._blur.grid, mean, dtype)
+        self._point, self._next = self._estimate, np.empty(self._blur.grid, dtype)
+        self._step = np.zeros(self._blur.grid if options.acceleration else (0, 0), dtype)
+        if options.acceleration:
+            self._point = self._estimate.copy()
+        if options.noise == "poisson":
+            self._target = total / (2 * scale)
+        else:
+            self._target = total * ((options.noise or 0.0) / scale) ** 2
+        self._misfits: dict[Tile, float] = {}
+        self._sums: dict[Tile, tuple[float, ...]] = {}
+
+    @staticmethod
+    def _as_data(image: AnyArray, factor: float, dtype: np.dtype[Any]) -> AnyArray:
+        return np.multiply(image, factor, dtype=dtype, order="C", casting="unsafe")
+
+    def _divide(self, blurred: AnyArray, shape: Shape, origin: Shape, tile: Tile) -> None:
+        """Turn a part of the blurred point into the ratio of the data to it."""
+        if self._options.noise is not None:
+            self._misfits[tile] = self._misfit(blurred, origin, tile)
+        loops.divide(blurred, shape, origin, self._data, self._floor)
+
+    def _misfit(self, blurred: AnyArray, origin: Shape, tile: Tile) -> float:
+        """Return what a tile, as far as it holds data, adds to the misfit."""
+        (top, left, height, width), (m, n) = tile, self._data.shape
+        height, width = min(height, m - top), min(width, n - left)
+        if height <= 0 or width <= 0:
+            return 0.0
+        given = blurred, (top - origin[0], left - origin[1]), self._data, self._shares
+        if self._options.noise == "poisson":
+            floor = float(self._floor)
+            return float(loops.poisson_misfit(*given, (top, left, height, width), floor))
+        return float(loops.squared_misfit(*given, (top, left, height, width)))
+
+    def _update(self, correlated: AnyArray, tile: Tile, scratch: Scratch) -> None:
+        """Make a tile of the next estimate of the correlated ratios."""
+        if self._options.damping:
+            lines = scratch.array("lines", (3, tile[3] + 1))
+            loops.damp(self._point, self._options.damping, _FLAT, tile, lines, correlated)
+        given = correlated, self._point, self._inverse.of(tile), tile
+        measured = self._options.acceleration or bool(self._options.tol)
+        self._sums[tile] = loops.update(*given, measured, self._step, self._next)
+
+    def run(self, progress: Callable[[int], None]) -> AnyArray:
+        """Iterate, and return the restored image."""
+        options, before = self._options, 0.0
+        for done in range(1, options.num_iter + 1):
+            if self._blur.in_one_go:
+                self._blur.round_trip(self._point, self._divide, self._update)
+            else:
+                self._blur.forward(self._point, self._divide, self._ratio)
+            if options.noise is not None and math.fsum(self._misfits.values()) <= self._target:
+                self._estimate = self._point
+                break
+            if not self._blur.in_one_go:
+                self._blur.backward(self._ratio, self._update)
+            # Sums that are rounded once do not depend on the order of the tiles.
+            squares, size, product = map(math.fsum, zip(*self._sums.values(), strict=True))
+            self._estimate, self._next = self._next, self._estimate
+            progress(done)
+            if done == options.num_iter or (options.tol and squares <= options.tol**2 * size):
+                break
+            if not options.acceleration:
+                self._point = self._estimate
+                continue
+            self._extrapolate(min(max(product / before, 0.0), 1.0) if before > 0 else 0.0)
+            before = squares
+        np.multiply(self._estimate[self._blur.frame], self._unit, out=self._ratio)
+        return self._ratio
+
+    def _extrapolate(self, share: float) -> None:
+        """Move the point beyond the estimate, by a share of the way from the one before."""
+        factor = self._data.dtype.type(share)
+
+        def act(tile: Tile, scratch: Scratch) -> None:  # noqa: ARG001
+            loops.extrapolate(self._estimate, self._next, factor, tile, self._point)
+
+        _each_tile(act, self._blur.grid, self._options.workers)
+
+
+def richardson_lucy(
+    image: ArrayLike,
+    psf: ArrayLike,
+    num_iter: int = 50,
+    *,
+    acceleration: bool = True,
+    boundary: str = "unknown",
+    weights: ArrayLike | None = None,
+    damping: float = 0.0,
+    tol: float | None = None,
+    noise: float | Literal["poisson"] | None = None,
+    clip: tuple[float | None, float | None] | None = None,
+    channel_axis: int | None = None,
+    workers: int | None = None,
+    callback: Progress | None = None,
+) -> AnyArray:
+    r"""Restore a blurred image of nonnegative pixels by Richardson-Lucy iterations.
+
+    Parameters
+    ----------
+    image : (m, n) array_like of real numbers
+        The blurred image, in any unit proportional to light; nonnegative. Gamma-encoded values
+        (sRGB) should be decoded first.
+    psf : (p, q) array_like of real numbers
+        What a point became: nonnegative, no larger than the image, of any sum. Of shape
+        (p, q) for all channels, or with an axis of channels.
+    num_iter : int, optional
+        Most iterations. They sharpen noise too: a noisy image wants few, or ``noise``.
+    acceleration : bool, optional
+        Whether to extrapolate between iterations [3]_, which saves most of them.
+    boundary : str, optional
+        What stands beyond the frame. "unknown": an image that is restored with the rest, as far
+        as the PSF reaches, and not returned [4]_. Otherwise a border rule, as in `convolve`.
+    weights : (m, n) array_like of real numbers, optional
+        How much a pixel counts, at least 0: 0 for a bad one, which may then hold anything. Of the
+        shape of a channel, or of ``image``.
+    damping : float, optional
+        Strength of total variation's damping [5]_, 0 to below 1/4; about 0.002 to 0.02 for
+        noisy images.
+    tol : float, optional
+        Stop when the step of an iteration is at most this share of the estimate's size (root
+        mean squares).
+    noise : float or "poisson", optional
+        Stop at the first estimate whose blur fits the image as well as noise allows. A number is
+        the noise's standard deviation, in units of ``image``: stop when the root mean square of
+        the residual is no more. "poisson", for an image of counts: stop when twice the mean
+        Kullback-Leibler divergence is no more than 1 [6]_.
+    clip : (float, float), optional
+        Lowest and highest pixel of the answer, None where open. Nothing is clipped by default.
+    channel_axis : int, optional
+        The axis of a 3-dimensional image that holds channels, restored one after the other.
+    workers : int, optional
+        Threads to use, every usable core when None. The answer is the same bit for bit.
+    callback : callable, optional
+        Called as ``callback(done, total)`` after every iteration, with those of all channels in
+        ``total``; what it raises ends the work.
+
+    Returns
+    -------
+    array of image's shape
+        float32 for a float32 image, else float64; in units of ``image`` over those of ``psf``'s
+        sum. Nonnegative.
+
+    Raises
+    ------
+    TypeError
+        If an array is complex, masked or not of numbers, or a number is none.
+    ValueError
+        If a pixel that has weight is negative or not finite; if ``psf`` is negative somewhere,
+        not finite, zero everywhere or larger than the image; if the number of channels or the
+        shape of ``weights`` does not fit, or another argument is out of its range.
+
+    See Also
+    --------
+    wiener : One linear step, faster, for any pixels.
+
+    Notes
+    -----
+    With ``H`` the blur into the frame, ``y`` the image and ``w`` the weights, an iteration
+    [1]_ [2]_ is
+
+    .. math:: x \leftarrow \frac{x}{H^T w}\, H^T \frac{w\, y}{H x}
+
+    from a flat image of the data's mean. It keeps the light, ``sum(w * H x) = sum(w * y)``, and
+    leads to the largest Poisson likelihood. Where :math:`H^T w` is below a thousandth of its
+    largest value, which is beyond the frame or amid pixels without weight, ``x`` stays as it
+    starts. Damping divides by :math:`1 - \lambda\, \mathrm{div} (\nabla x / |\nabla x|)` too,
+    gradients below :math:`8 \lambda x` counting less, which keeps flat places flat. The
+    accelerated iteration starts from :math:`x_k + \alpha (x_k - x_{k-1})`, where :math:`\alpha` is
+    the ratio of successive steps' products, between 0 and 1.
+
+    An iteration takes the time of two convolutions. For all but small PSFs a tile goes through
+    both, and what stands between them, while it is in the cache; by transforms, whose error is
+    some 5e-7 of the largest pixels nearby in float32: of images with a wide range of brightness
+    pass float64. With the answer it takes five and a half images of the
+    returned dtype, two more when accelerated, and one more with ``weights`` or ``noise``.
+
+    References
+    ----------
+    .. [1] W. H. Richardson, "Bayesian-based iterative method of image restoration", J. Opt. Soc.
+       Am. 62 (1972) 55-59, doi:10.1364/JOSA.62.000055.
+    .. [2] L. B. Lucy, "An iterative technique for the rectification of observed distributions",
+       Astron. J. 79 (1974) 745-754, doi:10.1086/111605.
+    .. [3] D. S. C. Biggs and M. Andrews, "Acceleration of iterative image restoration
+       algorithms", Appl. Opt. 36 (1997) 1766-1775, doi:10.1364/AO.36.001766.
+    .. [4] M. Bertero and P. Boccacci, "A simple method for the reduction of boundary effects in
+       the Richardson-Lucy approach to image deconvolution", Astron. Astrophys. 437 (2005)
+       369-374, doi:10.1051/0004-6361:20052717.
+    .. [5] N. Dey et al., "Richardson-Lucy algorithm with total variation regularization for 3D
+       confocal microscope deconvolution", Microsc. Res. Tech. 69 (2006) 260-266,
+       doi:10.1002/jemt.20294.
+    .. [6] M. Bertero et al., "A discrepancy principle for Poisson data", Inverse Problems 26
+       (2010) 105004, doi:10.1088/0266-5611/26/10/105004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastkernel import convolve
+    >>> star = np.zeros((9, 9))
+    >>> star[4, 4] = 1
+    >>> psf = [[0, 1, 0], [1, 4, 1], [0, 1, 0]]
+    >>> bool(richardson_lucy(convolve(star, psf, "same"), psf)[4, 4] > 0.99)
+    True
+    """
+    given = as_image(image, "image", 2 if channel_axis is None else 3)
+    channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
+    shape, n = (channels.shape[1], channels.shape[2]), len(channels)
+    psfs = as_psfs(psf, shape, channel_axis, n)
+    shares = as_weights(weights, shape, channel_axis, n)
+    rule = as_border(boundary, ("unknown",))
+    options = _Options(
+        as_count(num_iter, "num_iter"),
+        bool(acceleration),
+        as_penalty(damping, "damping"),
+        None if tol is None else as_penalty(tol, "tol"),
+        "poisson" if noise == "poisson" else None if noise is None else as_penalty(noise, "noise"),
+        as_workers(workers),
+    )
+    if options.damping >= 0.25:
+        msg = f"damping must be below 0.25, where it can turn the sign of a pixel, got {damping!r}"
+        raise ValueError(msg)
+    limits = None if clip is None else as_range(clip, "clip")
+    for taps in psfs:
+        refuse_negative_taps(taps)
+    for plane, share in zip(channels, shares, strict=True):
+        refuse_negative_pixels(plane, share)
+    found: list[AnyArray] = []
+
+    def report(done: int) -> None:
+        if callback is not None:
+            callback(len(found) * options.num_iter + done, n * options.num_iter)
+
+    for plane, share, taps in zip(channels, shares, psfs, strict=True):
+        found.append(_Restoration(plane, share, taps, rule, options).run(report))
+    if limits is not None:
+        for plane in found:
+            np.clip(plane, *limits, out=plane)
+    return found[0] if channel_axis is None else np.stack(found, axis=channel_axis)
