@@ -26,7 +26,7 @@ _HOME = {
     "ifftshift": "convolution.shift",
     "inverse_filter": "restoration.linear_filters",
     "inverse_kernel": "estimation.inverse.inverse_kernel",
-    "normal_equations": "estimation.equations.normal_equations",
+    "normal_equations": "estimation.equations.gathering",
     "restore_tiled": "restoration.tiled",
     "richardson_lucy": "restoration.richardson_lucy",
     "wiener": "restoration.linear_filters",
@@ -66,10 +66,8 @@ if TYPE_CHECKING:
     from fastkernel.convolution.shift import fftshift as fftshift
     from fastkernel.convolution.shift import ifftshift as ifftshift
     from fastkernel.errors import SingularFitError as SingularFitError
+    from fastkernel.estimation.equations.gathering import normal_equations as normal_equations
     from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
-    from fastkernel.estimation.equations.normal_equations import (
-        normal_equations as normal_equations,
-    )
     from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel
     from fastkernel.estimation.fit import KernelFit as KernelFit
     from fastkernel.estimation.inverse.inverse_kernel import InverseFit as InverseFit

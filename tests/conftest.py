@@ -17,14 +17,14 @@ def rng():
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
+    from fastkernel._loops import passes
     from fastkernel.convolution import convolution_engines as convolve_engines
-    from fastkernel.estimation.equations import gathering_engines as engines
     from fastkernel.estimation.equations import gathering as gather
-    from fastkernel._loops import circular
+    from fastkernel.estimation.equations import gathering_engines as engines
 
     def shortest_lengths(window_shape, kernel_shape, itemsize):
         return tuple(
-            next(n for n in itertools.count(k + 2) if circular.is_length(n, f"f{itemsize}"))
+            next(n for n in itertools.count(k + 2) if passes.is_length(n, f"f{itemsize}"))
             for k in kernel_shape
         )
 

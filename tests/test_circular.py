@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastkernel._loops import _machine, circular
+from fastkernel._loops import _processor, circular, passes, tile_copies
 
 JIT = not numba.config.DISABLE_JIT
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
-LENGTHS = [n for n in range(16, 600 if JIT else 100) if circular.is_length(n, "f4")]
+LENGTHS = [n for n in range(16, 600 if JIT else 100) if passes.is_length(n, "f4")]
 
 
 def rotated_sum(image, taps):
@@ -23,10 +23,10 @@ def rotated_sum(image, taps):
 
 
 def arrays(shape, dtype):
-    (m, n), width = shape, circular.lanes(dtype)
+    (m, n), width = shape, passes.lanes(dtype)
     pair = np.zeros((2, m, n + width), dtype)
     between, panel = np.zeros((2, n, m), dtype), np.zeros((2, max(m, n), width), dtype)
-    return pair, between, panel, circular.passes(m, dtype), circular.passes(n, dtype)
+    return pair, between, panel, passes.passes(m, dtype), passes.passes(n, dtype)
 
 
 def convolved(images, taps, dtype):
@@ -75,9 +75,9 @@ def test_the_tiles_of_a_pair_are_kept_apart(rng):
 
 @pytest.mark.parametrize("n", LENGTHS)
 def test_passes_make_up_the_length(n):
-    assert math.prod(circular.radices(n)) == n
-    assert circular.radices(n)[-1] in (4, 8)
-    _, table = circular.passes(n, np.dtype(float))
+    assert math.prod(passes.radices(n)) == n
+    assert passes.radices(n)[-1] in (4, 8)
+    _, table = passes.passes(n, np.dtype(float))
     assert_allclose(np.hypot(table[::2], table[1::2]), 1)
 
 
@@ -85,27 +85,27 @@ def test_passes_make_up_the_length(n):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_tile_is_written_and_what_is_not_finite_seen(bad, dtype, rng):
     found, out = rng.random((5, 7)).astype(dtype), np.zeros((6, 8), dtype)
-    assert circular.write_tile(found, (3, 4), out, 2, 1)
+    assert tile_copies.write_tile(found, (3, 4), out, 2, 1)
     want = np.zeros((6, 8), dtype)
     want[2:5, 1:5] = found[:3, :4]
     assert_array_equal(out, want)
     found[3, 0] = bad  # beyond the part that is written
-    assert circular.write_tile(found, (3, 4), out, 2, 1)
+    assert tile_copies.write_tile(found, (3, 4), out, 2, 1)
     found[2, 3] = bad
     with np.errstate(invalid="ignore"):
-        assert not circular.write_tile(found, (3, 4), out, 2, 1)
+        assert not tile_copies.write_tile(found, (3, 4), out, 2, 1)
     assert_array_equal(out[4, 4], dtype.type(bad))
     found[:] = np.finfo(dtype).max  # finite, though its sum is not
-    assert circular.write_tile(found, (3, 4), out, 2, 1)
+    assert tile_copies.write_tile(found, (3, 4), out, 2, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_large_images_are_written_past_the_caches_all_the_same(dtype, rng):
     """Wherever a row begins and ends between the borders of vectors."""
     found, out = rng.random((3, 80)).astype(dtype), np.zeros((1061, 2003), dtype)
-    assert out.nbytes >= _machine.STREAMED
+    assert out.nbytes >= _processor.STREAMED
     for left, width in [(0, 80), (1, 1), (5, 3), (7, 64), (1923, 80), (2002, 1), (9, 77)]:
-        assert circular.write_tile(found, (3, width), out, 1058, left)
+        assert tile_copies.write_tile(found, (3, width), out, 1058, left)
         assert_array_equal(out[1058:, left : left + width], found[:, :width])
         assert np.count_nonzero(out) == 3 * width
         out[1058:] = 0
@@ -119,7 +119,7 @@ def test_a_tile_is_read_with_zeros_beyond_the_frame(dtype, rng):
         for left in (-20, -9, -2, 0, 4, 8, 9, 12):
             for height, width in ((1, 1), (5, 4), (14, 16)):
                 out = np.full((15, 17), np.nan, dtype)
-                circular.read_tile(image, top, left, (height, width), out)
+                tile_copies.read_tile(image, top, left, (height, width), out)
                 rows, cols = slice(top + 20, top + 20 + height), slice(left + 20, left + 20 + width)
                 assert_array_equal(out[:height, :width], padded[rows, cols])
                 assert np.isnan(out[height:]).all()

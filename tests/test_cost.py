@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from fastkernel._loops import passes
 from fastkernel.convolution import convolution_cost as _convolve_cost
 from fastkernel.estimation.equations import gathering_cost as _cost
 from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel._loops import circular
 
 SIZES = [256, 512, 1024, 2048, 4096, 32768]
 
@@ -58,7 +58,7 @@ def test_a_round_trip_pays_for_all_but_small_kernels(separable):
 def test_lengths_are_those_that_transforms_take(taps, window, itemsize):
     lengths = _convolve_cost.fft_lengths(window, taps, itemsize)
     for n, k in zip(lengths, taps, strict=True):
-        assert circular.is_length(n, f"f{itemsize}")
+        assert passes.is_length(n, f"f{itemsize}")
         assert n >= k
 
 

@@ -91,7 +91,7 @@ def test_a_sparse_file_of_more_pixels_than_memory_would_like(side, taps, tmp_pat
 
 GUARD = """
 import mmap, ctypes, numpy as np, sys
-from fastkernel._loops import circular, lags
+from fastkernel._loops import circular, lags, passes
 
 page = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -117,11 +117,11 @@ for dtype in (np.int16, np.float64):
 
 for dtype in map(np.dtype, (np.float32, np.float64)):
     for m, n in [(16, 48), (96, 32), (64, 64)]:
-        lanes = circular.lanes(dtype)
+        lanes = passes.lanes(dtype)
         arrays = [
             guarded(shape, dtype) for shape in ((2, m, n), (2, n, m), (2, max(m, n), lanes))
         ]
-        arrays += [circular.passes(m, dtype), circular.passes(n, dtype), guarded((2, m * n), dtype)]
+        arrays += [passes.passes(m, dtype), passes.passes(n, dtype), guarded((2, m * n), dtype)]
         circular.transform_pair(*arrays)
         circular.convolve_pair(*arrays)
 """

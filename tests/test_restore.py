@@ -6,9 +6,8 @@ from naive import filtered
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft, signal
 
-from fastkernel.restoration import linear_filters as restoration
-from fastkernel._machine import transforms
-from fastkernel.restoration import unknown_border as unknown_boundary
+from fastkernel._machine import image_transforms, pair_transforms
+from fastkernel.restoration import cross_validation, unknown_border
 from fastkernel.restoration.framing import extended, tapered
 from fastkernel.restoration.linear_filters import gcv_balance, inverse_filter, wiener
 from fastkernel.restoration.richardson_lucy import richardson_lucy
@@ -53,8 +52,8 @@ BORDERS = ["circular", "symmetric", "edge_taper", "unknown"]
 @pytest.fixture
 def exact(monkeypatch):
     """Conjugate gradients go on until rounding stops them."""
-    monkeypatch.setattr(unknown_boundary, "TOLERANCE", 1e-12)
-    monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 400)
+    monkeypatch.setattr(unknown_border, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(unknown_border, "MAX_ITERATIONS", 400)
 
 
 SHAPES = [(8, 8), (9, 13), (30, 7), (17, 64)]
@@ -245,8 +244,8 @@ def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
 
 @pytest.mark.parametrize("boundary", ["circular", "symmetric"])
 def test_gcv_sees_a_pattern_between_the_columns_of_its_sample(boundary, monkeypatch):
-    monkeypatch.setattr(transforms, "SAMPLED", 8)
-    monkeypatch.setattr(restoration, "_COLUMNS", 10)
+    monkeypatch.setattr(pair_transforms, "SAMPLED", 8)
+    monkeypatch.setattr(cross_validation, "_COLUMNS", 10)
     y = np.tile(np.cos(2 * np.pi * 15 / 96 * np.arange(96)), (64, 1))
     assert gcv_balance(y, gaussian(7, 1.2), boundary=boundary) > 0
     assert gcv_balance(np.full_like(y, 7), gaussian(7, 1.2), boundary=boundary) == 0
@@ -258,8 +257,8 @@ def test_gcv_sees_a_pattern_between_the_columns_of_its_sample(boundary, monkeypa
 def test_gcv_sees_an_image_that_fades_in_the_margins(boundary, small, shape, rng, monkeypatch):
     """Whose transform it never takes: it convolves that of the image."""
     if not small:
-        monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
-        monkeypatch.setattr(transforms, "JOB_BYTES", 9000)
+        monkeypatch.setattr(pair_transforms, "SMALL_BYTES", 0)
+        monkeypatch.setattr(image_transforms, "JOB_BYTES", 9000)
     psf, y = gaussian(7, 1.2), 50 + signal.convolve(rng.random(shape), np.ones((5, 5)), "same")
     y += 0.1 * rng.standard_normal(shape)
     if boundary == "symmetric":
@@ -286,8 +285,8 @@ def test_gcv_sees_an_image_that_fades_in_the_margins(boundary, small, shape, rng
     want = octaves[np.argmin(scores)]
     assert -15 < want < 15
     assert abs(np.log2(gcv_balance(y, psf, boundary=boundary)) - want) < 0.15
-    monkeypatch.setattr(transforms, "SAMPLED", 8)
-    monkeypatch.setattr(restoration, "_COLUMNS", 15)
+    monkeypatch.setattr(pair_transforms, "SAMPLED", 8)
+    monkeypatch.setattr(cross_validation, "_COLUMNS", 15)
     assert abs(np.log2(gcv_balance(y, psf, boundary=boundary)) - want) < 1
 
 
@@ -374,7 +373,7 @@ def test_an_empty_frequency_is_left_empty():
 
 @pytest.mark.parametrize("boundary", ["symmetric", "edge_taper", "unknown"])
 def test_channels_clip_and_callback(boundary, rng, monkeypatch):
-    monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 3)
+    monkeypatch.setattr(unknown_border, "MAX_ITERATIONS", 3)
     y, psf = rng.random((3, 20, 21)), rng.random((3, 3, 3))
     done = []
     got = wiener(
@@ -405,11 +404,11 @@ def test_channels_clip_and_callback(boundary, rng, monkeypatch):
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("boundary", BORDERS)
 def test_workers_and_layouts_change_nothing(boundary, small, rng, monkeypatch):
-    monkeypatch.setattr(unknown_boundary, "MAX_ITERATIONS", 2)
-    monkeypatch.setattr(transforms, "JOB_BYTES", 2000)
-    monkeypatch.setattr(restoration, "_COLUMNS", 10)
+    monkeypatch.setattr(unknown_border, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(image_transforms, "JOB_BYTES", 2000)
+    monkeypatch.setattr(cross_validation, "_COLUMNS", 10)
     if not small:
-        monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
+        monkeypatch.setattr(pair_transforms, "SMALL_BYTES", 0)
     y, psf = rng.integers(0, 255, (40, 51)).astype(float), rng.random((3, 4))
     want = wiener(y, psf, boundary=boundary, workers=1)
     frozen = y.copy()
@@ -424,7 +423,7 @@ def test_large_frames_are_filtered_as_small_ones(boundary, rng, monkeypatch):
     want = wiener(y, psf, boundary=boundary)
     plain = {} if boundary != "unknown" else {"guarded": True}
     inverse = inverse_filter(y, psf, 0.5, boundary=boundary, **plain)
-    monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
+    monkeypatch.setattr(pair_transforms, "SMALL_BYTES", 0)
     assert_allclose(wiener(y, psf, boundary=boundary), want, atol=1e-10)
     got = inverse_filter(y, psf, 0.5, boundary=boundary, **plain)
     assert_allclose(got, inverse, atol=1e-10)

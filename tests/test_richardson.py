@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import signal
 
 from fastkernel.convolution import convolution_engines as convolve_engines
-from fastkernel.restoration import richardson_lucy as richardson
+from fastkernel.restoration import blur
 from fastkernel.restoration.richardson_lucy import richardson_lucy
 
 RULES = ["zero", "circular", "replicate", "symmetric", "mirror"]
@@ -86,7 +86,7 @@ def transcription(y, psf, n, boundary, weights=None, damping=0.0, accelerated=Fa
 
 @pytest.fixture
 def tiny(small_tiles, monkeypatch):
-    monkeypatch.setattr(richardson, "TILE_SHAPE", (3, 5))
+    monkeypatch.setattr(blur, "TILE_SHAPE", (3, 5))
 
 
 @pytest.mark.parametrize("boundary", BORDERS)
@@ -119,7 +119,7 @@ def engine(request, tiny, monkeypatch):
             "run",
             lambda self, _, workers: run(self, request.param, workers),
         )
-    monkeypatch.setattr(richardson, "round_trip_pays", lambda *shapes, **options: in_one_go)
+    monkeypatch.setattr(blur, "round_trip_pays", lambda *shapes, **options: in_one_go)
 
 
 @pytest.mark.parametrize("accelerated", [False, True])

@@ -10,8 +10,9 @@ from scipy.signal import windows
 from skimage import data
 
 from fastkernel import SingularFitError, circshift, fftshift
+from fastkernel._images.rows import rows_of
+from fastkernel._machine import image_transforms
 from fastkernel.estimation.methods import fft as spectral
-from fastkernel._machine import transforms
 from fastkernel.estimation.methods.fft import fit_spectral
 
 BLUR = np.array([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.0, 0.1]])
@@ -21,7 +22,7 @@ SHAPES = [(3, 3), (1, 1), (1, 4), (4, 1), (2, 5), (6, 4)]
 @pytest.fixture(autouse=True, params=["one job", "many jobs"])
 def jobs(request, monkeypatch):
     if request.param == "many jobs":
-        monkeypatch.setattr(transforms, "JOB_BYTES", 1 << 10)
+        monkeypatch.setattr(image_transforms, "JOB_BYTES", 1 << 10)
 
 
 def division(pairs, epsilon=0.0):
@@ -164,7 +165,7 @@ def test_noise_power_is_found_whatever_the_kernel(rng):
         result = naive.convolve(image, kernel, "same", "circular")
         result += 2 * rng.standard_normal(result.shape)
         spectra = [
-            transforms.row_spectra(transforms.rows_of(x, x.shape), x.shape, np.dtype(float), 1)
+            image_transforms.row_spectra(rows_of(x, x.shape), x.shape, np.dtype(float), 1)
             for x in (image, result)
         ]
         found = spectral._noise_power(*spectra, 1, None)

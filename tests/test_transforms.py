@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft
 
-from fastkernel._machine import transforms
-from fastkernel._machine.transforms import filter_spectra, forward, inverse, rows_of
+from fastkernel._images.rows import rows_of
+from fastkernel._machine import image_transforms, pair_transforms
+from fastkernel._machine.image_transforms import filter_spectra, forward, inverse
 
 SHAPES = [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (3, 5), (8, 8), (12, 31), (31, 12), (37, 41)]
 EPS = {np.float32: 2e-6, np.float64: 4e-15}
@@ -17,7 +18,7 @@ EPS = {np.float32: 2e-6, np.float64: 4e-15}
 @pytest.fixture(params=["one job", "many jobs"])
 def jobs(request, monkeypatch):
     if request.param == "many jobs":
-        monkeypatch.setattr(transforms, "JOB_BYTES", 1 << 9)
+        monkeypatch.setattr(image_transforms, "JOB_BYTES", 1 << 9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -121,10 +122,10 @@ def test_the_function_sees_every_column_once_and_in_order(jobs, rng):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_are_changed_as_pixels(workers, jobs, rng):
     image, frame, seen = rng.random((12, 15)), (20, 33), []
-    rows = transforms.row_spectra(
+    rows = image_transforms.row_spectra(
         rows_of(image, frame, count=12), frame, np.dtype(float), workers, room=12
     )
-    transforms.transform_columns([rows], lambda *_: None, workers, back=(0, 12))
+    image_transforms.transform_columns([rows], lambda *_: None, workers, back=(0, 12))
 
     def double(pixels, part):
         seen.extend(range(part.start, part.stop))
@@ -132,9 +133,9 @@ def test_rows_are_changed_as_pixels(workers, jobs, rng):
         assert_allclose(pixels[:, 15:], 0, atol=1e-10)
         pixels /= 10 * 33
 
-    transforms.change_rows(rows, double, 12, workers)
+    image_transforms.change_rows(rows, double, 12, workers)
     assert sorted(seen) == list(range(12))
-    found = transforms.transform_columns([rows], lambda lines, *_: lines[0].copy(), workers)
+    found = image_transforms.transform_columns([rows], lambda lines, *_: lines[0].copy(), workers)
     assert_allclose(np.concatenate(found).T, 2 * fft.rfft2(image, frame), rtol=0, atol=1e-12)
 
 
@@ -142,19 +143,19 @@ def test_columns_stand_for_all_frequencies():
     for n in (1, 2, 7, 8):
         line = np.arange(1, n + 1)
         power = np.abs(fft.rfft(line)) ** 2
-        assert transforms.columns_of(n) @ power == pytest.approx(n * (line @ line))
+        assert image_transforms.columns_of(n) @ power == pytest.approx(n * (line @ line))
 
 
 @pytest.mark.parametrize("small", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_pairs_are_looked_at_and_filtered(small, dtype, jobs, monkeypatch, rng):
     if not small:
-        monkeypatch.setattr(transforms, "SMALL_BYTES", 0)
+        monkeypatch.setattr(pair_transforms, "SMALL_BYTES", 0)
     frame, image, psf = (20, 33), rng.random((18, 30)).astype(dtype), rng.random((4, 5))
     want = [fft.rfft2(part.astype(float), frame) for part in (image, psf)]
     parts = rows_of(image, frame, count=18), rows_of(psf, frame, count=4)
     out, done = np.empty((18, 30), dtype), []
-    with transforms.pair_spectra(*parts, frame, np.dtype(dtype), 2, room=18) as pair:
+    with pair_transforms.pair_spectra(*parts, frame, np.dtype(dtype), 2, room=18) as pair:
         assert pair.energy == pytest.approx(np.sum(np.square(image, dtype=float)), rel=1e-6)
         for _ in range(2):
             found = pair.columns(lambda lines, *_: np.array(lines))
@@ -171,7 +172,7 @@ def test_pairs_are_looked_at_and_filtered(small, dtype, jobs, monkeypatch, rng):
 
 def test_energy_is_that_of_the_pixels(jobs, rng):
     image = rng.random((14, 15)).astype(np.float32)
-    found = transforms.row_spectra(rows_of(image, image.shape), image.shape, image.dtype, 2)
+    found = image_transforms.row_spectra(rows_of(image, image.shape), image.shape, image.dtype, 2)
     assert found.energy == pytest.approx(np.sum(image.astype(float) ** 2), rel=1e-14)
     assert found.dtype == np.float32
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, NoReturn, cast, get_args
 
@@ -11,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from fastkernel._images.lazy import LazyImage, is_lazy
 from fastkernel._machine.tiles import split, usable_cores
-from fastkernel._typing import AnyArray, Boundary, Images, Shape
+from fastkernel._typing import AnyArray, Boundary, Shape
 
 _ALIASES: dict[str, Boundary] = {
     **{rule: rule for rule in get_args(Boundary)},
@@ -24,6 +23,9 @@ _ALIASES: dict[str, Boundary] = {
     "symm": "symmetric",
     "reflect101": "mirror",
 }
+
+
+MAX_DEGREE = 4
 
 
 def _is_integer(value: Any) -> bool:
@@ -221,6 +223,26 @@ def as_fraction(value: Any, name: str, most: float) -> float:
     return number
 
 
+def as_degree(background: Any) -> int:
+    """Return the degree of a background: 0 for "constant".
+
+    Raises
+    ------
+    ValueError
+        If ``background`` is neither "constant" nor an integer from 0 to 4.
+    """
+    if isinstance(background, str) and background == "constant":
+        return 0
+    whole = _is_integer(background)
+    if not (whole and 0 <= background <= MAX_DEGREE):
+        msg = (
+            f"background must be None, 'constant' or a polynomial degree from 0 to {MAX_DEGREE}, "
+            f"got {background!r}"
+        )
+        raise ValueError(msg)
+    return int(background)
+
+
 def as_workers(value: int | None) -> int:
     """Return the number of threads to use; every usable core for None."""
     if value is None:
@@ -229,57 +251,6 @@ def as_workers(value: int | None) -> int:
         msg = f"workers must be a positive integer, or None for every usable core, got {value!r}"
         raise ValueError(msg)
     return int(value)
-
-
-def as_pairs(
-    source: Images, result: Images, channel_axis: int | None
-) -> list[tuple[AnyArray, AnyArray]]:
-    """Return the pairs of images that share one kernel."""
-    several = _is_sequence(source)
-    if several != _is_sequence(result):
-        msg = (
-            "source and result must both be images or both be sequences of images, "
-            f"got {type(source).__name__} and {type(result).__name__}"
-        )
-        raise ValueError(msg)
-    if not several:
-        return list(_channels(source, result, "", channel_axis))
-    sources, results = list(cast(Any, source)), list(cast(Any, result))
-    if len(sources) != len(results):
-        msg = (
-            "source and result must hold the same number of images, "
-            f"got {len(sources)} and {len(results)}"
-        )
-        raise ValueError(msg)
-    return [
-        pair
-        for i, images in enumerate(zip(sources, results, strict=True))
-        for pair in _channels(*images, f"[{i}]", channel_axis)
-    ]
-
-
-def _is_sequence(value: Any) -> bool:
-    """Tell a list of images from an image written as a list of rows of numbers."""
-    return isinstance(value, list | tuple) and len(value) > 0 and np.ndim(value[0]) >= 2
-
-
-def _channels(
-    source: Any, result: Any, index: str, channel_axis: int | None
-) -> Iterator[tuple[AnyArray, AnyArray]]:
-    ndim = 2 if channel_axis is None else 3
-    x = as_image(source, f"source{index}", ndim, lazy=ndim == 2)
-    y = as_image(result, f"result{index}", ndim, lazy=ndim == 2)
-    if channel_axis is None:
-        yield x, y
-        return
-    x, y = as_channels(x, channel_axis), as_channels(y, channel_axis)
-    if len(x) != len(y):
-        msg = (
-            f"source{index} and result{index} must have the same number of channels, "
-            f"got {len(x)} and {len(y)}"
-        )
-        raise ValueError(msg)
-    yield from zip(x, y, strict=True)
 
 
 def refuse_larger_kernel(name: str, kernel_shape: Shape, image_shape: Shape) -> None:

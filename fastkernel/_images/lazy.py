@@ -54,7 +54,7 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
     shape : (int, int)
         Size of the part.
     boundary : str
-        What stands beyond the frame, as in `_borders.source_index`.
+        What stands beyond the frame, as in `borders.source_index`.
 
     Returns
     -------

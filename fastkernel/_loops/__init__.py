@@ -1,4 +1,43 @@
-"""Jitted loops: arrays in, arrays out, no checks, no threads.
+"""Jitted loops, the lowest floor of the package.
 
-"Loop" names jitted code here, so that "kernel" only ever means the convolution kernel.
+"Loop" names jitted code here, so that "kernel" only ever means the convolution kernel. Arrays of
+few types and plain numbers come in, checked by the caller; what a loop finds goes into arrays
+that the caller gave it, or comes back as numbers. No loop checks, allocates a result or starts a
+thread. This folder imports NumPy, Numba and llvmlite, and nothing of fastkernel but itself.
+
+The flags of compilation stand beside the loops, and what a loop calls stands in its own file:
+Numba's disk cache notices changes to that file alone. `_processor` is the exception: it can
+change no answer.
+
+Shared:
+
+- `_jit`: compilation that a broken cache cannot stop
+- `_processor`: the width of a register, and ways of moving pixels past and between the caches
+
+Convolution:
+
+- `circular`: circular convolution of pairs of tiles by fast Fourier transforms
+- `matrix`: the entries of convolution matrices, and of design matrices
+- `passes`: which passes a transform of `circular` takes, with their tables; not compiled
+- `shift`: circular shift of rows of bytes
+- `stencil`: direct convolution of a tile
+- `tile_copies`: tiles read from an image, with zeros beyond it, and written into one
+
+Estimation:
+
+- `conjugate`: what stands between the products of conjugate gradients
+- `descent`: steps of gradient descent, projected onto what a kernel may be
+- `deviations`: sums over residuals whose absolute values are to be small
+- `lags`: products of images at all lags, from which normal equations are assembled
+- `moments`: weighted sums of the rows of a tile
+- `ratios`: a result over what a kernel makes of the source, for multiplicative updates
+- `rims`: a Gram matrix from its base entries and the image's rim
+- `spectra`: sums over the pixels or the frequencies of whole images, and their quotient
+
+Restoration:
+
+- `cross_validation`: the balance of least score of generalised cross-validation
+- `filters`: regularised filters of the transforms of an image, and conjugate gradients on them
+- `margins`: rows that continue an image beyond its border, and parts of a periodic one
+- `richardson_lucy`: what an iteration does to a tile between its two convolutions
 """

@@ -10,91 +10,23 @@ filter's spectrum is made by the same passes, and the way back takes them in rev
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
-from numpy.typing import DTypeLike
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._machine import VECTOR_BYTES, fetch, settle, write_row
+from fastkernel._loops._processor import VECTOR_BYTES, turn_over
+from fastkernel._loops.passes import lanes
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf: a NaN pixel must show in the outcome.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
-# The shortest transform: two passes, and whole vectors.
-SHORTEST = 16
-
 _CONTRACT = ("contract",)
-
-
-def lanes(dtype: DTypeLike) -> int:
-    """Return how many pixels of ``dtype`` a vector holds."""
-    return VECTOR_BYTES // np.dtype(dtype).itemsize
-
-
-def is_length(n: int, dtype: DTypeLike) -> bool:
-    """Return whether tiles can have ``n`` rows or columns.
-
-    Examples
-    --------
-    >>> [n for n in range(200) if is_length(n, "f4") and n >= 64]
-    [64, 96, 128, 192]
-    """
-    rest = n // 3 if n % 3 == 0 else n
-    return rest >= SHORTEST and rest & (rest - 1) == 0 and n % lanes(dtype) == 0
-
-
-@lru_cache(64)
-def radices(n: int) -> tuple[int, ...]:
-    """Return the radix of each pass of a transform of ``n`` points: 6, 8 or 4, the last not 6.
-
-    Examples
-    --------
-    >>> radices(96), radices(256)
-    ((4, 6, 4), (4, 8, 8))
-    """
-    threefold = n % 3 == 0
-    exponent = (n & -n).bit_length() - 1 - threefold
-    fours = -exponent % 3  # the fewest that leave a power of 8
-    found = [4] * fours + [8] * ((exponent - 2 * fours) // 3)
-    # Six is not the first: points a power of two apart compete for places in the cache.
-    return (*found[:-1][:1], *[6] * threefold, *found[:-1][1:], found[-1])
-
-
-@lru_cache(64)
-def passes(n: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return the radices of a transform's passes, and the factors that stand between them.
-
-    Parameters
-    ----------
-    n : int
-        Points, see `is_length`.
-    dtype : dtype
-        float32 or float64.
-
-    Returns
-    -------
-    (k,) int64 array
-        Radices.
-    (count,) array of dtype
-        For every pass but the last, of radix ``r`` on blocks of ``N`` points, cosine and sine of
-        ``-2 * pi * j * q / N`` for ``0 <= j < N / r`` and, inside, ``1 <= q < r``.
-    """
-    tables, size = [], n
-    for radix in radices(n)[:-1]:
-        turns = np.multiply.outer(np.arange(size // radix), np.arange(1, radix)) * (-2 / size)
-        tables.append(np.stack([np.cos(np.pi * turns), np.sin(np.pi * turns)], axis=-1).ravel())
-        size //= radix
-    found = np.array(radices(n)), np.concatenate(tables).astype(dtype)
-    for array in found:
-        array.flags.writeable = False
-    return found
 
 
 class _Emitter:
@@ -374,47 +306,6 @@ def _turning_point(radix):
 _turn_4, _turn_8 = map(_turning_point, (4, 8))
 
 
-def _transpose_plain(x, start, stride, out, out_start, out_stride):
-    """Transpose as `_transpose_typed` does, in NumPy: what runs when the JIT is off."""
-    lines = np.arange(lanes(x.dtype))
-    block = x.ravel()[start + np.add.outer(lines * stride, lines)]
-    out.reshape(-1)[out_start + np.add.outer(lines * out_stride, lines)] = block.T
-
-
-def _transpose_typed(typing_context, x, start, stride, out, out_start, out_stride):
-    """Transpose a block of as many rows as a vector has lanes."""
-    i = types.intp
-
-    def codegen(context, b, signature, values):
-        e = _Emitter(context, b, signature.args[0])
-        x, out = _data(context, b, signature, values, 0, 3)
-        _, start, stride, _, out_start, out_stride = values
-        count, at, lines = e.lanes, start, []
-        for _ in range(count):
-            lines += e.load((x,), at)
-            at = b.add(at, stride)
-        number = ir.IntType(32)
-        half = [k // 2 + (k % 2) * count for k in range(count)]
-        low, high = (
-            ir.Constant(ir.VectorType(number, count), [ir.Constant(number, k + s) for k in half])
-            for s in (0, count // 2)
-        )
-        # A perfect shuffle of all elements moves the bits of their numbers around by one.
-        for _ in range(count.bit_length() - 1):
-            pairs = list(zip(lines[: count // 2], lines[count // 2 :], strict=True))
-            lines = [b.shuffle_vector(u, v, mask) for u, v in pairs for mask in (low, high)]
-        at = out_start
-        for line in lines:
-            e.store((line,), (out,), at)
-            at = b.add(at, out_stride)
-        return context.get_dummy_value()
-
-    return types.void(x, i, i, out, i, i), codegen
-
-
-_transpose = _transpose_plain if config.DISABLE_JIT else intrinsic(_transpose_typed)
-
-
 @register_jitable
 def _forward(re, im, start, stride, n, radices, table, count, panel):
     """Transform a vector of columns into a panel, by the first ``count`` passes.
@@ -426,7 +317,7 @@ def _forward(re, im, start, stride, n, radices, table, count, panel):
     n : int
         Points.
     radices, table : arrays
-        Of `passes`.
+        Of `passes.passes`.
     panel : (2, >= n, lanes) array
         Overwritten.
 
@@ -465,7 +356,7 @@ def _back(panel, n, radices, table, count, re, im, start, stride):
     n : int
         Points.
     radices, table : arrays
-        Of `passes`.
+        Of `passes.passes`.
     re, im : (rows, cols) arrays
         As in `_forward`; overwritten.
 
@@ -495,29 +386,6 @@ def _back(panel, n, radices, table, count, re, im, start, stride):
 
 
 @register_jitable
-def _turn_over(x, start, stride, rows, cols, out, out_start, out_stride):
-    """Transpose ``rows`` by ``cols`` pixels in blocks.
-
-    Parameters
-    ----------
-    x, out : arrays
-        C order; the pixels begin at flat indices ``start`` and ``out_start``, their rows ``stride``
-        and ``out_stride`` apart. ``out`` is overwritten.
-    rows, cols : int
-        Multiples of the lanes of a vector.
-
-    Notes
-    -----
-    Cost: ``log2(lanes)`` shuffles a vector.
-    """
-    width = VECTOR_BYTES // x.itemsize
-    for row in range(0, rows, width):
-        for col in range(0, cols, width):
-            place, out_place = start + row * stride + col, out_start + col * out_stride + row
-            _transpose(x, place, stride, out, out_place, out_stride)
-
-
-@register_jitable
 def _columns_to_rows(pair, between, panel, down):
     """Transform the columns of a pair of tiles into the rows of ``between``."""
     width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
@@ -526,7 +394,7 @@ def _columns_to_rows(pair, between, panel, down):
     for col in range(0, n, width):
         _forward(pair[0], pair[1], col, stride, m, radices, table, radices.size, panel)
         for i in range(2):
-            _turn_over(panel[i], 0, width, m, width, between[i], col * row_stride, row_stride)
+            turn_over(panel[i], 0, width, m, width, between[i], col * row_stride, row_stride)
 
 
 @_loop
@@ -542,7 +410,7 @@ def transform_pair(pair, between, panel, down, across, out):
     panel : (2, >= max(m, n), lanes) array of pair's dtype
         Scratch, C order.
     down, across : (array, array)
-        `passes` of m and of n.
+        `passes.passes` of m and of n.
     out : (2, m * n) array of pair's dtype
         Overwritten by the spectrum, in the order that `convolve_pair` takes it.
 
@@ -595,79 +463,9 @@ def convolve_pair(pair, between, panel, down, across, spectrum):
     last = radices[radices.size - 1]
     for col in range(0, n, width):
         for i in range(2):
-            _turn_over(between[i], col * stride, stride, width, m, panel[i], 0, width)
+            turn_over(between[i], col * stride, stride, width, m, panel[i], 0, width)
         if last == 8:
             _first_8(panel_re, panel_im, 0, width, panel_re, panel_im, 0, width, m, last, table, 0)
         else:
             _first_4(panel_re, panel_im, 0, width, panel_re, panel_im, 0, width, m, last, table, 0)
         _back(panel, m, radices, table, radices.size - 1, re, im, col, pair.shape[2])
-
-
-@_loop
-def read_tile(image, top, left, shape, out):
-    """Read a part of an image, and zeros beyond its frame.
-
-    Parameters
-    ----------
-    image : (m, n) float32 or float64 array
-        C order.
-    top, left : int
-        Where the part begins; may lie beyond the frame.
-    shape : (int, int)
-        ``(height, width)`` of the part.
-    out : (>= height, >= width) array of image's dtype
-        Its first rows and columns are overwritten; C order.
-
-    Notes
-    -----
-    Cost: a copy a pixel.
-    """
-    (height, width), (m, n) = shape, image.shape
-    last = max(0, min(width, n - left))
-    first = min(max(0, -left), last)
-    for row in range(height):
-        x = out[row, :width]
-        if top + row < 0 or top + row >= m:
-            x[:] = 0
-            continue
-        fetch(image, top + row, left + first, last - first)
-        x[:first] = 0
-        x[last:] = 0
-        inside, pixels = x[first:last], image[top + row, left + first : left + last]
-        for c in range(inside.size):
-            inside[c] = pixels[c]
-
-
-@_loop
-def write_tile(found, shape, out, top, left):
-    """Write the first rows and columns of a tile into an image, and see whether they are finite.
-
-    Parameters
-    ----------
-    found : (>= height, >= width) float32 or float64 array
-        The tile, C order.
-    shape : (int, int)
-        ``(height, width)`` to write.
-    out : array of found's dtype
-        Overwritten; C order.
-    top, left : int
-        Where the tile begins in ``out``.
-
-    Returns
-    -------
-    bool
-        False where a pixel is not finite.
-
-    Notes
-    -----
-    Cost: a multiply-add a pixel.
-    """
-    height, width = shape
-    spoilt = out.dtype.type(0)
-    for row in range(height):
-        x = found[row, :width]
-        for c in range(width):
-            spoilt += x[c] * 0  # NaN where a pixel is not finite
-        write_row(found, row, width, out, top + row, left)
-    settle()
-    return spoilt == 0

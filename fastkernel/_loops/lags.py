@@ -14,7 +14,7 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._machine import VECTOR_BYTES
+from fastkernel._loops._processor import VECTOR_BYTES
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.

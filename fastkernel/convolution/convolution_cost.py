@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from fastkernel._loops import circular
+from fastkernel._loops import passes
 from fastkernel._typing import Shape
 
 ENGINES = ("direct", "separable", "fft")
@@ -38,11 +38,11 @@ _LONG, _SLOWER_LONG = 512, 1.15
 
 def _lengths(window: int, taps: int, itemsize: int) -> list[int]:
     """Return the lengths of tiles to choose from, along one axis."""
-    enough, n = window + taps - 1, circular.SHORTEST
+    enough, n = window + taps - 1, passes.SHORTEST
     lengths: list[int] = []
     while not lengths or lengths[-1] < min(enough, 2 * max(taps, 512)):
         lengths += [
-            k for k in (n, 3 * n // 2) if k >= taps and circular.is_length(k, f"f{itemsize}")
+            k for k in (n, 3 * n // 2) if k >= taps and passes.is_length(k, f"f{itemsize}")
         ]
         n *= 2
     return lengths

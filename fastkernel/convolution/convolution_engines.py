@@ -14,7 +14,7 @@ import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.windows import Window
-from fastkernel._loops import circular, stencil
+from fastkernel._loops import circular, passes, stencil, tile_copies
 from fastkernel._machine.tiles import (
     Scratch,
     Scratches,
@@ -379,7 +379,7 @@ class RoundTrip:
                 parts = list(zip(arrays.pair, some[first:last], strict=False))
                 origins = [(top - p + 1, left - q + 1) for _, (top, left, *_) in parts]
                 for (part, _), origin in zip(parts, origins, strict=True):
-                    circular.read_tile(image, *origin, (m, n), part)
+                    tile_copies.read_tile(image, *origin, (m, n), part)
                 both.correlate(arrays, there)
                 for (part, tile), origin in zip(parts, origins, strict=True):
                     change(part, found_shape, origin, tile)
@@ -409,18 +409,18 @@ class TilePair:
     Parameters
     ----------
     lengths : (int, int)
-        Rows and columns of a tile, as `circular.is_length` allows.
+        Rows and columns of a tile, as `passes.is_length` allows.
     dtype : dtype
         float32 or float64.
     """
 
     def __init__(self, lengths: Shape, dtype: np.dtype[Any]) -> None:
         self._lengths, self._dtype = lengths, dtype
-        self._passes = circular.passes(lengths[0], dtype), circular.passes(lengths[1], dtype)
+        self._passes = passes.passes(lengths[0], dtype), passes.passes(lengths[1], dtype)
 
     def arrays(self, scratch: Scratch) -> _Arrays:
         """Return what `correlate` works in."""
-        (m, n), dtype, width = self._lengths, self._dtype, circular.lanes(self._dtype)
+        (m, n), dtype, width = self._lengths, self._dtype, passes.lanes(self._dtype)
         # A vector more in a row, and rows between the parts of a panel: nothing competes for places
         # in the cache.
         return _Arrays(
@@ -475,7 +475,7 @@ def _written(found: AnyArray, out: AnyArray, tile: Tile) -> bool:
     """Write the beginning of ``found`` into a tile of any output; tell whether it is finite."""
     top, left, height, width = tile
     if _plain(out):
-        return bool(circular.write_tile(found, (height, width), out, top, left))
+        return bool(tile_copies.write_tile(found, (height, width), out, top, left))
     inside = found[:height, :width]
     out[top : top + height, left : left + width] = inside
     return bool(np.isfinite(inside).all())

@@ -120,33 +120,18 @@ def correlate(
     out: AnyArray | None = None,
     workers: int | None = None,
 ) -> AnyArray:
-    r"""Correlate an image with a kernel: a convolution that does not flip it.
+    r"""Correlate an image with a kernel: sums of pixels times the taps that lie on them.
 
     Parameters
     ----------
-    image : (m, n) array_like of real numbers
-        The image, in any unit, of any layout; memory maps are read tile by tile.
-    kernel : (p, q) array_like of real numbers
-        The kernel. May be larger than the image, but in "valid".
-    mode : {"full", "same", "valid"}, optional
-        Outputs, as in `convolve`.
-    boundary : str, optional
-        What stands beyond the frame, as in `convolve`.
-    method : {"auto", "direct", "separable", "fft"}, optional
-        How, as in `convolve`.
-    channel_axis : int, optional
-        The axis of a 3-dimensional image that holds channels, or images of a stack.
-    check_finite : bool, optional
-        Whether "fft" refuses NaN and infinity.
-    out : array, optional
-        Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
-    workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
+    image, kernel, mode, boundary, method : as in `convolve`
+        But the kernel is not flipped.
+    channel_axis, check_finite, out, workers : as in `convolve`
 
     Returns
     -------
     array
-        ``out``, or a new array, as in `convolve`.
+        As `convolve` does.
 
     Raises
     ------
@@ -167,8 +152,8 @@ def correlate(
 
     Examples
     --------
-    >>> correlate([[1, 2, 3, 4]], [[1, -1]], "valid")
-    array([[-1., -1., -1.]])
+    >>> correlate([[1, 2, 4, 7]], [[-1, 1]], "valid")
+    array([[1., 2., 3.]])
     """
     options = method, channel_axis, check_finite, out, workers
     return _filtered(image, kernel, mode, boundary, *options, flipped=False)

@@ -107,16 +107,9 @@ def convolution_matrix(
         The kernel, which the convolution flips. May be larger than the image, except in "valid".
     image_shape : (int, int)
         Rows ``m`` and columns ``n`` of the image, in pixels.
-    mode : {"full", "same", "valid"}, optional
-        Outputs: all (m + p - 1, n + q - 1) that a tap can reach, the (m, n) under the centre tap
-        ``((p - 1) // 2, (q - 1) // 2)``, or the (m - p + 1, n - q + 1) that need no border.
-    boundary : str, optional
-        What stands beyond the frame: "zero", "circular", "replicate", "symmetric" (edge pixel
-        repeated) or "mirror" (not repeated). Without effect in "valid".
+    mode, boundary, workers : as in `convolve`
     format : {"csr", "coo", "dense"}, optional
         A SciPy sparse array, or a NumPy array.
-    workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
 
     Returns
     -------
@@ -203,14 +196,8 @@ def design_matrix(
         The image, in any unit. Pixels are copied as they are, NaN and infinity too.
     kernel_shape : (int, int) or int
         Rows ``p`` and columns ``q`` of the kernel, in pixels.
-    mode : {"valid", "same", "full"}, optional
-        Outputs: the (m - p + 1, n - q + 1) that need no border, the (m, n) under the centre tap,
-        or all (m + p - 1, n + q - 1) that a tap can reach.
-    boundary : str, optional
-        What stands beyond the frame: "zero", "circular", "replicate", "symmetric" (edge pixel
-        repeated) or "mirror" (not repeated). Without effect in "valid".
-    workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
+    mode, boundary, workers : as in `convolve`
+        But "valid" is the default.
 
     Returns
     -------

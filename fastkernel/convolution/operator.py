@@ -60,16 +60,8 @@ def convolution_operator(
 
     Parameters
     ----------
-    kernel : (p, q) array_like of real numbers
-        The kernel, which the convolution flips. May be larger than the image, except in "valid".
-    image_shape : (int, int)
-        Rows ``m`` and columns ``n`` of the image, in pixels.
-    mode : {"full", "same", "valid"}, optional
-        Outputs, as in `convolve`.
-    boundary : str, optional
-        What stands beyond the frame, as in `convolve`.
-    workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
+    kernel, image_shape : as in `convolution_matrix`
+    mode, boundary, workers : as in `convolve`
 
     Returns
     -------
@@ -79,11 +71,8 @@ def convolution_operator(
 
     Raises
     ------
-    TypeError
-        If ``kernel`` is complex, masked or not of numbers.
-    ValueError
-        If a tap is not finite, ``kernel`` does not fit inside the image in "valid", or another
-        argument is out of its range; later, if a vector is not finite.
+    TypeError, ValueError
+        As `convolution_matrix` does; later, ValueError if a vector is not finite.
 
     Examples
     --------

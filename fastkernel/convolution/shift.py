@@ -107,20 +107,24 @@ def circshift(
     return y
 
 
+def _shift_halfway(image: ArrayLike, out: AnyArray | None, sign: int) -> AnyArray:
+    """Shift by half an image, rounded down, to one side or the other."""
+    x = as_stack(image, "image")
+    rows, cols = x.shape[-2:]
+    return circshift(x, (sign * (rows // 2), sign * (cols // 2)), out=out)
+
+
 def fftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
     """Shift the origin of the last two axes to the centre, pixel ``(rows // 2, cols // 2)``.
 
     Parameters
     ----------
-    image : (..., rows, cols) array_like
-        An image or a stack. Any dtype, which is kept.
-    out : (..., rows, cols) array, optional
-        Where to write, as in `circshift`.
+    image, out : as in `circshift`
 
     Returns
     -------
     (..., rows, cols) array
-        ``out``, or a new array in C order.
+        As `circshift` does.
 
     Raises
     ------
@@ -132,8 +136,7 @@ def fftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
     >>> fftshift([[0, 1, 2, -2, -1]]).tolist()
     [[-2, -1, 0, 1, 2]]
     """
-    rows, cols = as_stack(image, "image").shape[-2:]
-    return circshift(image, (rows // 2, cols // 2), out=out)
+    return _shift_halfway(image, out, 1)
 
 
 def ifftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
@@ -141,15 +144,12 @@ def ifftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
 
     Parameters
     ----------
-    image : (..., rows, cols) array_like
-        An image or a stack. Any dtype, which is kept.
-    out : (..., rows, cols) array, optional
-        Where to write, as in `circshift`.
+    image, out : as in `circshift`
 
     Returns
     -------
     (..., rows, cols) array
-        ``out``, or a new array in C order.
+        As `circshift` does.
 
     Raises
     ------
@@ -161,5 +161,4 @@ def ifftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
     >>> ifftshift([[-2, -1, 0, 1, 2]]).tolist()
     [[0, 1, 2, -2, -1]]
     """
-    rows, cols = as_stack(image, "image").shape[-2:]
-    return circshift(image, (-(rows // 2), -(cols // 2)), out=out)
+    return _shift_halfway(image, out, -1)

@@ -1,7 +1,7 @@
-"""Figures of kernels. Needs matplotlib, which the extra ``fastkernel[plot]`` installs."""
+"""Figures and tables of kernels. Figures need matplotlib (the extra ``fastkernel[plot]``)."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,10 +12,48 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fastkernel import InverseFit, KernelFit
+
+class _FittedKernel(Protocol):
+    """What is drawn of a `KernelFit`."""
+
+    @property
+    def kernel(self) -> FloatArray: ...
+    @property
+    def standard_errors(self) -> FloatArray: ...
+    @property
+    def residual_rms(self) -> float: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def history(self) -> Mapping[str, FloatArray] | None: ...
 
 
-def plot_fit(fit: "KernelFit", *, title: str | None = None) -> "Figure":
+class _FittedInverse(Protocol):
+    """What is drawn of an `InverseFit`."""
+
+    @property
+    def kernel(self) -> FloatArray: ...
+    @property
+    def deviation(self) -> FloatArray: ...
+    @property
+    def max_deviation(self) -> float: ...
+    @property
+    def method(self) -> str: ...
+
+
+def fact_table(facts: Mapping[str, object]) -> str:
+    """Return facts as an HTML table of two columns."""
+    rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def iterations_fact(num_iter: int, converged: bool) -> dict[str, str]:
+    """Return how iterations ended; nothing where there were none."""
+    end = "converged" if converged else "not converged"
+    return {"iterations": f"{num_iter}, {end}"} if num_iter else {}
+
+
+def plot_fit(fit: _FittedKernel, *, title: str | None = None) -> "Figure":
     """Draw a fitted kernel beside the standard errors of its taps, or the history of its fit.
 
     Parameters
@@ -48,7 +86,7 @@ def plot_fit(fit: "KernelFit", *, title: str | None = None) -> "Figure":
     return figure
 
 
-def plot_inverse(fit: "InverseFit", *, title: str | None = None) -> "Figure":
+def plot_inverse(fit: _FittedInverse, *, title: str | None = None) -> "Figure":
     """Draw an inverse kernel beside what its convolution with the kernel lacks of a single 1.
 
     Parameters

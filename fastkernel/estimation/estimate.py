@@ -1,77 +1,22 @@
 """Estimation of the kernel that turned one image into another."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import replace
+import inspect
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
-import numpy as np
-
-from fastkernel._images.checks import as_choice, as_kernel_shape, as_pairs, as_workers
+from fastkernel._images.checks import as_choice, as_workers
+from fastkernel._machine.run import Run
 from fastkernel._typing import Images, Progress, Shape
-from fastkernel.estimation.equations.background import (
-    BackgroundSums,
-    as_degree,
-    background_of,
-    background_sums_of,
-    coefficients_of,
-)
-from fastkernel.estimation.equations.background import gather_residual as gather_residual_beside
-from fastkernel.estimation.equations.gathering import gather_residual
-from fastkernel.estimation.equations.gathering_engines import Pair
-from fastkernel.estimation.equations.normal_equations import (
-    NormalEquations,
-    as_engine,
-    equations_of,
-    matched_pairs,
-)
-from fastkernel.estimation.equations.sweeps import held, in_memory
-from fastkernel.estimation.equations.unformed import fit_large
 from fastkernel.estimation.fit import KernelFit
-from fastkernel.estimation.solvers.direct import Factor
-from fastkernel.estimation.solvers.options import Options, Ridge
-from fastkernel.estimation.solvers.solve import solve_equations
+from fastkernel.estimation.methods import METHODS, method_of
+from fastkernel.estimation.problem import problem_of
+from fastkernel.estimation.solvers.options import Ridge
 
-_EPS = float(np.finfo(np.float64).eps)
-
-# Share of the taps' size that rounding may reach before the pixels are read again.
-_ROUNDING_ALLOWED = 1e-11
-_MAX_REFINEMENTS = 3
-
-# Taps beyond which the equations are not formed: they would take 128 MiB, and a minute soon.
-_FORMED = 4096
-
-# The arguments that belong to some methods only.
-_TAKES = {
-    "lstsq": (
-        "solver",
-        "boundary",
-        "background",
-        "nonnegative",
-        "unit_sum",
-        "symmetric",
-        "separable",
-        "ridge",
-        "step",
-        "num_iter",
-        "tol",
-        "engine",
-    ),
-    "fft": ("epsilon", "taper", "normalize", "cutoff"),
-    "lad": ("solver", "boundary", "points", "num_iter", "tol"),
-    "richardson_lucy": ("boundary", "nonnegative", "num_iter", "tol", "acceleration"),
-}
-
-# What each has where nobody gave it.
-_DEFAULTS: dict[str, Any] = {
-    "solver": "auto",
-    "nonnegative": False,
-    "unit_sum": False,
-    "separable": False,
-    "ridge": 0.0,
-    "acceleration": True,
-    "engine": "auto",
-}
+# The arguments that every method takes.
+_OF_ALL = frozenset(
+    ("source", "result", "kernel_shape", "method", "channel_axis", "workers", "callback")
+)
 
 
 def estimate_kernel(
@@ -224,138 +169,36 @@ def estimate_kernel(
     >>> np.allclose(fit.kernel, blur)
     True
     """
-    asked = {
-        "solver": solver,
-        "boundary": boundary,
-        "background": background,
-        "nonnegative": nonnegative,
-        "unit_sum": unit_sum,
-        "symmetric": symmetric,
-        "separable": separable,
-        "ridge": ridge,
-        "step": step,
-        "num_iter": num_iter,
-        "tol": tol,
-        "acceleration": acceleration,
-        "points": points,
-        "epsilon": epsilon,
-        "taper": taper,
-        "normalize": normalize,
-        "cutoff": cutoff,
-        "engine": engine,
+    asked = locals()
+    chosen = method_of(as_choice(method, "method", METHODS))
+    options = _options_of(method, asked)
+    problem = problem_of(source, result, kernel_shape, boundary, background, channel_axis)
+    found: KernelFit = chosen.fit(problem, options, Run(as_workers(workers), callback))
+    return found
+
+
+def _taken_by(method: str) -> tuple[str, ...]:
+    """Return the arguments that a method takes, besides those that all take."""
+    options = method_of(method).Options
+    return (*options.of_problem, *(field.name for field in fields(options)))
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(estimate_kernel).parameters.items()
     }
-    chosen = _arguments_of(as_choice(method, "method", tuple(_TAKES)), asked)
-    threads = as_workers(workers)
-    # Imported where they are used: least squares need not wait for them.
-    if method == "fft":
-        from fastkernel.estimation.methods.fft import fit_spectral
-
-        images = [(in_memory(x), in_memory(y)) for x, y in as_pairs(source, result, channel_axis)]
-        return fit_spectral(images, kernel_shape, **chosen, workers=threads, callback=callback)
-    shape = as_kernel_shape(kernel_shape)
-    pairs = matched_pairs(source, result, shape, chosen.pop("boundary"), channel_axis)
-    if method == "lad":
-        from fastkernel.estimation.methods.lad import fit_lad
-
-        return fit_lad(pairs, shape, **chosen, workers=threads, callback=callback)
-    if method == "richardson_lucy":
-        from fastkernel.estimation.methods.richardson_lucy import fit_richardson_lucy
-
-        del chosen["nonnegative"]
-        return fit_richardson_lucy(pairs, shape, **chosen, workers=threads, callback=callback)
-    summed = as_engine(chosen.pop("engine"), pairs)
-    degree = chosen.pop("background")
-    options = Options(**chosen)
-    return _least_squares(pairs, shape, degree, options, summed, threads, callback)
 
 
-def _arguments_of(method: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that a method takes, or say which it does not."""
+def _options_of(method: str, asked: dict[str, Any]) -> Any:
+    """Return what is asked of a method, or say which of it the method does not take."""
+    taken, defaults = _taken_by(method), _defaults()
     for name, value in asked.items():
-        given = value is not None and value != _DEFAULTS.get(name)
-        if given and name not in _TAKES[method]:
-            methods = " or ".join(repr(other) for other, names in _TAKES.items() if name in names)
-            msg = f"{name} goes with method={methods}, got method={method!r}; leave it out"
-            raise ValueError(msg)
-    return {name: asked[name] for name in _TAKES[method]}
-
-
-def _least_squares(
-    pairs: list[Pair],
-    shape: Shape,
-    background: str | int | None,
-    options: Options,
-    engine: str,
-    workers: int,
-    progress: Progress | None,
-) -> KernelFit:
-    """Gather, solve, and correct what rounding did."""
-    degree = None if background is None else as_degree(background)
-    options.refuse_shape(shape)
-    # Where a side is 1 or 2 the equations are no larger than what replaces them.
-    if math.prod(shape) > _FORMED and min(shape) > 2:
-        if degree is not None:
-            msg = (
-                f"background goes with kernels of at most {_FORMED} taps, got kernel_shape "
-                f"{shape}; subtract it from result, or use a smaller kernel_shape"
-            )
-            raise ValueError(msg)
-        return fit_large(pairs, shape, 0.0, workers, progress, options)
-    sums = None if degree is None else background_sums_of(pairs, shape, degree, workers)
-    equations = equations_of(pairs, shape, workers, progress, engine, sums)
-    fit = solve_equations(equations, options, progress)
-    factor = None if options.smooth else fit._factor
-    if factor is not None and _rounding_shows(fit, equations, pairs):
-        fit = _refine(fit, equations, factor, pairs, sums, workers)
-    if sums is None:
-        return fit
-    found = [background_of(part, fit.kernel) for part in sums]
-    return replace(fit, background=found[0] if len(found) == 1 else np.array(found))
-
-
-def _rounding_shows(fit: KernelFit, equations: NormalEquations, pairs: list[Pair]) -> bool:
-    """Tell whether the data are fine enough to see the rounding of the equations."""
-    if any(pair.result.dtype.kind != "f" for pair in pairs):
-        return False
-    resolution = max(float(np.finfo(pair.result.dtype).eps) for pair in pairs)
-    residual_hidden = fit.residual_rms**2 * fit.n_pixels <= 1.01 * equations.hidden_energy
-    return fit.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
-        residual_hidden and resolution <= _EPS
-    )
-
-
-def _refine(
-    fit: KernelFit,
-    equations: NormalEquations,
-    factor: Factor,
-    pairs: list[Pair],
-    backgrounds: Sequence[BackgroundSums] | None,
-    workers: int,
-) -> KernelFit:
-    """Correct the taps by the residual of the pixels until the corrections stop shrinking."""
-    kernel, penalty, last = fit.kernel, fit.ridge * fit.n_pixels, math.inf
-    coefficients = [coefficients_of(sums, kernel) for sums in backgrounds or ()]
-    if backgrounds:
-        pairs = held(pairs)
-    for _ in range(_MAX_REFINEMENTS):
-        flipped = np.ascontiguousarray(kernel[::-1, ::-1])
-        if backgrounds:
-            moments, energy, coefficients = gather_residual_beside(
-                pairs, flipped, backgrounds, coefficients, workers
-            )
-        else:
-            moments, energy = gather_residual(pairs, flipped, workers)
-        rhs = moments[::-1] - penalty * kernel.ravel()
-        step = factor.solve(rhs)
-        size = float(np.abs(step).max())
-        if not size < last / 2:
-            break
-        kernel, last = kernel + step.reshape(kernel.shape), size
-        residual_energy = energy + float(
-            step @ (equations.gram @ step) - 2 * (step @ moments[::-1])
-        )
-        if size <= 4 * _EPS * float(np.abs(kernel).max()):
-            break
-    return replace(
-        fit, kernel=kernel, residual_rms=math.sqrt(max(residual_energy, 0.0) / fit.n_pixels)
-    )
+        if name in taken or name in _OF_ALL or value is None or value == defaults[name]:
+            continue
+        methods = " or ".join(repr(other) for other in METHODS if name in _taken_by(other))
+        msg = f"{name} goes with method={methods}, got method={method!r}; leave it out"
+        raise ValueError(msg)
+    options = method_of(method).Options
+    return options(**{field.name: asked[field.name] for field in fields(options)})

@@ -4,22 +4,57 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_boundary, as_image, as_workers
 from fastkernel._images.windows import window_of_mode, window_of_pair
-from fastkernel._typing import FloatArray, Shape
+from fastkernel._typing import FloatArray, Progress, Shape
 from fastkernel.convolution.convolve import convolved
-from fastkernel.estimation.display import plot_fit
+from fastkernel.estimation.display import fact_table, iterations_fact, plot_fit
 from fastkernel.estimation.solvers.direct import Factor
+from fastkernel.estimation.solvers.options import Ridge
+from fastkernel.estimation.solvers.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fastkernel.estimation.equations.normal_equations import NormalEquations
+
+class _KeptEquations(Protocol):
+    """The equations that a fit keeps: `NormalEquations`, as those see them who hold a fit."""
+
+    @property
+    def gram(self) -> FloatArray: ...
+    @property
+    def moments(self) -> FloatArray: ...
+    @property
+    def energy(self) -> float: ...
+    @property
+    def n_pixels(self) -> int: ...
+    @property
+    def kernel_shape(self) -> Shape: ...
+    @property
+    def background_terms(self) -> int: ...
+    def __add__(self, other: Self) -> Self: ...
+    def crop(self, kernel_shape: Shape) -> Self: ...
+    def save(self, path: str | PathLike[str]) -> None: ...
+    def solve(
+        self,
+        *,
+        solver: str = "auto",
+        ridge: Ridge = 0.0,
+        nonnegative: bool = False,
+        unit_sum: bool = False,
+        symmetric: str | None = None,
+        separable: bool = False,
+        step: float | None = None,
+        num_iter: int | None = None,
+        tol: float | None = None,
+        callback: Progress | None = None,
+    ) -> "KernelFit": ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +102,7 @@ class KernelFit:
     n_pixels: int
     method: str
     solver: str
-    equations: "NormalEquations | None"
+    equations: _KeptEquations | None
     _factor: Factor | None = field(repr=False)
     num_iter: int = 0
     converged: bool = True
@@ -211,15 +246,55 @@ class KernelFit:
             "residual": f"{self.residual_rms:.4g} rms over {self.n_pixels} pixels",
             "condition number": f"{self.condition_number:.2g}",
         }
-        if self.num_iter:
-            end = "converged" if self.converged else "not converged"
-            facts["iterations"] = f"{self.num_iter}, {end}"
+        facts |= iterations_fact(self.num_iter, self.converged)
         if self.background is not None:
             facts["background"] = f"{np.array2string(np.asarray(self.background), precision=4)}"
-        rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts.items())
-        return f"<table>{rows}</table>"
+        return fact_table(facts)
 
 
 def _shape(image: FloatArray) -> Shape:
     rows, cols = image.shape
     return rows, cols
+
+
+def fit_of(
+    solution: Solution,
+    residual_energy: float,
+    n_pixels: int,
+    *,
+    method: str,
+    equations: _KeptEquations | None = None,
+    background: float | FloatArray | None = None,
+) -> KernelFit:
+    """Return the answer that taps make: the one place where a `KernelFit` is made.
+
+    Parameters
+    ----------
+    solution : Solution
+        The taps, and what their solver has to say of them.
+    residual_energy : float
+        Sum of the squares that they leave over the fitted pixels, in squared result units; what
+        rounding makes negative is 0.
+    n_pixels : int
+        Number of fitted pixels.
+    method : str
+        How the kernel was found.
+    equations, background : optional
+        As in `KernelFit`.
+    """
+    return KernelFit(
+        kernel=solution.taps,
+        residual_rms=math.sqrt(max(residual_energy, 0.0) / n_pixels),
+        condition_number=solution.condition_number,
+        rank=solution.rank,
+        n_pixels=n_pixels,
+        method=method,
+        solver=solution.solver,
+        equations=equations,
+        _factor=solution.factor,
+        num_iter=solution.num_iter,
+        converged=solution.converged,
+        history=solution.history,
+        background=background,
+        ridge=solution.ridge,
+    )

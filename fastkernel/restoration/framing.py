@@ -1,6 +1,8 @@
 """Frames to transform images in: what stands beyond an image, and penalties of frequencies."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -8,11 +10,14 @@ import numpy as np
 from scipy.fft import next_fast_len
 
 from fastkernel._images.borders import source_index
+from fastkernel._images.checks import float_dtype, refuse_non_finite
+from fastkernel._images.rows import rows_of
 from fastkernel._images.windows import centre
-from fastkernel._loops import restoration as loops
+from fastkernel._loops import margins as loops
+from fastkernel._machine.image_transforms import Rows
+from fastkernel._machine.pair_transforms import Spectra, pair_spectra
 from fastkernel._machine.tiles import Scratch, split
-from fastkernel._machine.transforms import Rows, pair_spectra, rows_of
-from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
 
 # The margin of an extended image, in reaches of the PSF.
 _REACHES = 2
@@ -156,6 +161,52 @@ def tapered(image: AnyArray, psf: FloatArray, dtype: np.dtype[Any], workers: int
         strip = out[top:bottom]
         strip += inside * (image[top:bottom] - strip)
     return out
+
+
+def _framed(image: AnyArray, psf: FloatArray, border: str, workers: int) -> tuple[Rows, Shape]:
+    """Return what to read of an image as a border rule continues it, and its frame."""
+    if border == "symmetric":
+        return extended(image, (psf.shape[0], psf.shape[1]))
+    if border == "edge_taper":
+        image = tapered(image, psf, float_dtype(image), workers)
+    frame = image.shape[0], image.shape[1]
+    return rows_of(image, frame), frame
+
+
+@contextmanager
+def framed_spectra(
+    image: AnyArray,
+    psf: FloatArray,
+    border: str,
+    workers: int,
+    progress: Progress | None = None,
+) -> Iterator[Spectra]:
+    """Lend the transforms of an image, as a border rule continues it, and of a PSF.
+
+    Parameters
+    ----------
+    image : (m, n) array
+        Of real numbers; refused if not finite.
+    psf : (p, q) float64 array
+        Finite.
+    border : {"circular", "symmetric", "edge_taper"}
+        What stands beyond the image.
+    workers : int
+        Threads to use. The answer is the same bit for bit.
+    progress : callable, optional
+        Called as ``progress(done, total)``.
+
+    Yields
+    ------
+    Spectra
+        Both the image and the PSF begin at the frame's first pixel.
+    """
+    (rows, frame), taps, room = _framed(image, psf, border, workers), in_corner(psf), len(image)
+    given = rows, taps, frame, float_dtype(image), workers, progress
+    with pair_spectra(*given, room=room) as spectra:
+        if not math.isfinite(spectra.energy):
+            refuse_non_finite("image", image)
+        yield spectra
 
 
 class Regulariser(NamedTuple):

@@ -1,8 +1,6 @@
 """Restoration by one division of spectra: the inverse filter and Wiener's."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -16,163 +14,19 @@ from fastkernel._images.checks import (
     as_penalty,
     as_workers,
     float_dtype,
-    refuse_non_finite,
 )
 from fastkernel._images.windows import centre
-from fastkernel._loops import restoration as loops
+from fastkernel._loops import filters as loops
+from fastkernel._machine.image_transforms import stages
+from fastkernel._machine.pair_transforms import Spectra
 from fastkernel._machine.tiles import Scratch
-from fastkernel._machine.transforms import Rows, Spectra, columns_of, pair_spectra, rows_of, stages
 from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
 from fastkernel.restoration.arguments import as_psfs, as_range, refuse_zero_sum
-from fastkernel.restoration.framing import (
-    Regulariser,
-    even,
-    extended,
-    fading_window,
-    in_corner,
-    is_whole,
-    laplacian,
-    tapered,
-)
+from fastkernel.restoration.cross_validation import cross_validated, cross_validated_alone
+from fastkernel.restoration.framing import Regulariser, even, framed_spectra, laplacian
 from fastkernel.restoration.unknown_border import restore_unknown
 
 BORDERS = ("circular", "symmetric", "edge_taper", "unknown")
-
-# The least noise that cross-validation reckons with, as a share of the image's variance, and the
-# variance that rounding to whole numbers adds, which under a wide blur is not white, like detail.
-_FLOOR, _ROUNDING = 1e-5, 1 / 12
-
-# How much restored noise as strong as the image adds to the score. Next to nothing where the
-# noise is white; without it, noise that is not can be taken for detail of any strength.
-_CAUTION = 0.05
-
-# Columns of the transform that the score is made of where there are twice as many: enough to tell
-# a balance.
-_COLUMNS = 256
-
-# Columns on either side that the window makes a column of.
-_REACH = 2
-
-# Magnitudes of the transform of a flat image, in roundings of its norm.
-_FLAT = 8
-
-# Bins of the ratio of penalty to power, about that of a PSF of sum 1: a bin's ratio is wrong by
-# 6 percent at most, which a balance can be off by without notice. The loop counts them from the
-# exponent 0 of a float64, which stands for 2 to the power of -1023.
-_OCTAVES, _PER_OCTAVE, _EXPONENT = 64, 8, 1023
-
-
-class _Framed(NamedTuple):
-    """An image as a border rule continues it."""
-
-    rows: Rows
-    frame: Shape
-
-
-def _framed(image: AnyArray, psf: FloatArray, border: str, workers: int) -> _Framed:
-    """Choose the frame of an image, and what to read in it."""
-    dtype = float_dtype(image)
-    if border == "symmetric":
-        return _Framed(*extended(image, (psf.shape[0], psf.shape[1])))
-    if border == "edge_taper":
-        image = tapered(image, psf, dtype, workers)
-    frame = image.shape[0], image.shape[1]
-    return _Framed(rows_of(image, frame), frame)
-
-
-def _entered(
-    opened: ExitStack,
-    image: AnyArray,
-    framed: _Framed,
-    psf: FloatArray,
-    workers: int,
-    progress: Progress | None,
-) -> Spectra:
-    """Borrow the transforms of an image and a PSF; refuse pixels that are not finite."""
-    (rows, frame), dtype, room = framed, float_dtype(image), len(image)
-    taps = in_corner(psf)
-    spectra = opened.enter_context(
-        pair_spectra(rows, taps, frame, dtype, workers, progress, room=room)
-    )
-    if not math.isfinite(spectra.energy):
-        refuse_non_finite("image", image)
-    return spectra
-
-
-def _gcv_balance(
-    problem: Spectra, image: AnyArray, psf: FloatArray, border: str, progress: Progress | None
-) -> float:
-    r"""Return the balance of least generalised cross-validation.
-
-    The filter leaves of a frequency the share :math:`r = \lambda\rho / (1 + \lambda\rho)`, which
-    depends on the ratio ``rho`` of penalty to power alone: so one pass over the spectrum sorts
-    energies by ratio, and the score :math:`V = \sum |Y|^2 r^2 / (\sum r)^2` of any balance is a sum
-    over the bins. ``V`` also tells the variance of the noise; how strong that would be in the
-    restored image, :math:`\sum (1 - r)^2 / |H|^2` times as strong, is held against a balance.
-
-    Any continuation of an image is wrong by more than the noise where the PSF passes next to
-    nothing, and cross-validation would take that for detail: it sees the image fade to nothing in
-    the frame's margins. In the transform that is a short convolution.
-
-    Parameters
-    ----------
-    problem : Spectra
-        The image and the PSF.
-    image : (rows, cols) array
-        The image as it was given.
-    psf : (p, q) float64 array
-        For the largest that its transform can be.
-    border : str
-        "circular" where the image is not to fade.
-    progress : callable, optional
-        Called as ``progress(done, total)``.
-    """
-    frame, (m, n), dtype = problem.frame, problem.frame, float_dtype(image)
-    penalty, counts = laplacian(frame), columns_of(n)
-    largest = float(np.add.reduce(np.abs(psf), axis=None))
-    middle = -round(2 * math.log2(largest))
-    first = (middle - _OCTAVES + _EXPONENT) * _PER_OCTAVE
-    noise, taps = float(m * n), (np.empty((2, 0), dtype),) * 2
-    fading = fading_window((image.shape[0], image.shape[1]), frame, dtype)
-    if border != "circular" and n > 2 * _REACH:
-        noise, taps = fading.energy, (fading.across, fading.down)
-
-    def work(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> FloatArray:
-        y, h = (part.view(dtype) for part in spectra)
-        # Beyond its first and its last column a real image's transform mirrors itself.
-        width = columns.stop - columns.start
-        before = 1 if columns.start == 0 and width > _REACH else -1
-        after = n - columns.stop - columns.start if columns.stop == len(counts) else -1
-        ends = before, after if after >= _REACH - 1 else -1
-        lines, space = (np.empty((4, 2 * m), dtype), np.empty((2, m + 4), dtype)), np.empty((3, m))
-        found = np.zeros((2 * _OCTAVES * _PER_OCTAVE, 3))
-        given = (penalty.across[columns], penalty.down), taps, ends, *lines, counts[columns]
-        mean = y[0, :2].copy()
-        if columns.start == 0:
-            y[0, :2] = 0  # or the window would spread it
-        loops.add_by_ratio(y, h, *given, first, space, space.view(np.int64), found)
-        y[0, :2] = mean
-        return found
-
-    def octave_of(parts: Sequence[FloatArray]) -> float:
-        found = parts[0]
-        for part in parts[1:]:
-            found += part
-        # A flat image leaves nothing but rounding.
-        least = (_FLAT * np.finfo(dtype).eps) ** 2 * m * n * problem.energy
-        floors = least, (_FLOOR, _ROUNDING * noise * is_whole(image))
-        bins = np.empty((4, len(found)))
-        return float(
-            loops.least_cross_validation(
-                found, _PER_OCTAVE, _OCTAVES, *floors, largest**2, _CAUTION, bins
-            )
-        )
-
-    share = max(1, len(counts) // _COLUMNS)
-    octave = octave_of(problem.sample(work, share, progress))
-    if share > 1 and octave == -math.inf:  # all there is stands between the columns
-        octave = octave_of(problem.columns(work))
-    return float(2.0 ** (octave - middle))
 
 
 def _divide(
@@ -220,21 +74,6 @@ def _work(
     return _Work(channels, psfs, as_choice(rule, "boundary", BORDERS), as_workers(workers))
 
 
-def _cross_validated(
-    image: AnyArray,
-    psf: FloatArray,
-    border: str,
-    workers: int,
-    progress: Progress | None = None,
-) -> float:
-    """Return the balance for one channel, where no division follows."""
-    framed = _framed(image, psf, "symmetric" if border == "unknown" else border, workers)
-    steps = stages(progress, 2)
-    with ExitStack() as opened:
-        problem = _entered(opened, image, framed, psf, workers, next(steps))
-        return _gcv_balance(problem, image, psf, border, next(steps))
-
-
 def _restored(
     work: _Work,
     penalty: Callable[[Shape], Regulariser],
@@ -249,20 +88,19 @@ def _restored(
     runs = (1 if work.boundary == "unknown" else 3) + (strength is None)
     progress = stages(callback, runs * len(found))
     for channel, psf, out in zip(work.channels, work.psfs, found, strict=True):
+        amount = strength
         if work.boundary == "unknown":
-            amount = strength
             if amount is None:
-                amount = _cross_validated(channel, psf, "unknown", work.workers, next(progress))
+                amount = cross_validated_alone(
+                    channel, psf, "unknown", work.workers, next(progress)
+                )
             restore_unknown(channel, psf, penalty, amount, out, work.workers, next(progress))
         else:
             i, j = centre((psf.shape[0], psf.shape[1]))
-            with ExitStack() as opened:
-                framed = _framed(channel, psf, work.boundary, work.workers)
-                given = channel, framed, psf, work.workers, next(progress)
-                problem = _entered(opened, *given)
-                amount = strength
+            given = channel, psf, work.boundary
+            with framed_spectra(*given, work.workers, next(progress)) as problem:
                 if amount is None:
-                    amount = _gcv_balance(problem, channel, psf, work.boundary, next(progress))
+                    amount = cross_validated(problem, *given, next(progress))
                 _divide(problem, penalty(problem.frame), amount, (-i, -j), out, progress)
         if limits is not None:
             np.clip(out, *limits, out=out)
@@ -285,11 +123,7 @@ def inverse_filter(
 
     Parameters
     ----------
-    image : (m, n) array_like of real numbers
-        The blurred image, in any unit, finite.
-    psf : (p, q) array_like of real numbers
-        What a point became, no larger than the image. Of shape (p, q) for all channels, or with
-        an axis of channels.
+    image, psf : as in `wiener`
     epsilon : float, optional
         Added to the transform of the PSF, or in its square to its power; in units of ``psf``'s
         sum, at least 0.
@@ -297,8 +131,7 @@ def inverse_filter(
         What stands beyond the frame, as in `wiener`; "unknown" only when ``guarded``.
     guarded : bool, optional
         Which division: see Notes.
-    clip, channel_axis, workers, callback : optional
-        As in `wiener`.
+    clip, channel_axis, workers, callback : as in `wiener`
 
     Returns
     -------
@@ -513,4 +346,4 @@ def gcv_balance(
     True
     """
     work = _work(image, psf, boundary, None, workers)
-    return _cross_validated(work.channels[0], work.psfs[0], work.boundary, work.workers)
+    return cross_validated_alone(work.channels[0], work.psfs[0], work.boundary, work.workers)

@@ -8,9 +8,8 @@ import numpy as np
 
 from fastkernel._images.checks import float_dtype, refuse_non_finite
 from fastkernel._images.windows import centre
-from fastkernel._loops import restoration as loops
-from fastkernel._machine.tiles import Scratch, run_jobs, split
-from fastkernel._machine.transforms import (
+from fastkernel._loops import filters as loops
+from fastkernel._machine.image_transforms import (
     RowSpectra,
     change_rows,
     columns_of,
@@ -18,6 +17,7 @@ from fastkernel._machine.transforms import (
     row_spectra,
     transform_columns,
 )
+from fastkernel._machine.tiles import Scratch, run_jobs, split
 from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
 from fastkernel.restoration.framing import Regulariser, extended, in_corner
 

@@ -18,8 +18,6 @@ References
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.polynomial.legendre import legvander
@@ -27,20 +25,15 @@ from scipy import linalg
 
 from fastkernel._images.borders import load
 from fastkernel._images.lazy import LazyImage, read
-from fastkernel._loops import lags, moments
+from fastkernel._images.pairs import Pair, refuse_unusable
+from fastkernel._loops import moments
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares
 from fastkernel._typing import AnyArray, Boundary, FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel.estimation.equations.gathering import BLOCK_SHAPE, refuse_unusable
-from fastkernel.estimation.equations.gathering_engines import Pair
-from fastkernel.estimation.equations.sweeps import View, sweep
-
-if TYPE_CHECKING:
-    from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.equations.sweeps import BLOCK_SHAPE
 
 _EPS = float(np.finfo(np.float64).eps)
-
-MAX_DEGREE = 4
 
 # Pixels below which threads cost more than they save.
 THREADED_PIXELS = 1_000_000
@@ -49,27 +42,7 @@ THREADED_PIXELS = 1_000_000
 _ROUNDING = 64 * _EPS
 
 
-def as_degree(background: Any) -> int:
-    """Return the degree of a background: 0 for "constant".
-
-    Raises
-    ------
-    ValueError
-        If ``background`` is neither "constant" nor an integer from 0 to 4.
-    """
-    if isinstance(background, str) and background == "constant":
-        return 0
-    whole = isinstance(background, Integral) and not isinstance(background, bool)
-    if not (whole and 0 <= background <= MAX_DEGREE):
-        msg = (
-            f"background must be None, 'constant' or a polynomial degree from 0 to {MAX_DEGREE}, "
-            f"got {background!r}"
-        )
-        raise ValueError(msg)
-    return int(background)
-
-
-def _terms(degree: int) -> tuple[list[int], list[int]]:
+def terms_of(degree: int) -> tuple[list[int], list[int]]:
     """Return the degrees along rows and along columns of the terms of one total degree."""
     pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     return [i for i, _ in pairs], [j for _, j in pairs]
@@ -293,7 +266,7 @@ def background_sums(
             f"fitted pixels, got {window.shape}; lower the degree"
         )
         raise ValueError(msg)
-    i, j = _terms(degree)
+    i, j = terms_of(degree)
     products, answer = (
         _polynomial_sums(image, origin, window.shape, shape, window.boundary, degree, workers)
         for image, origin, shape in (
@@ -303,7 +276,7 @@ def background_sums(
     )
     # A shift by (u, v) belongs to the tap that a convolution flips onto it.
     by_tap = products[::-1, ::-1, i, j].reshape(-1, len(i)).copy()
-    phi_rows, phi_cols = (_values(n, degree) for n in window.shape)
+    phi_rows, phi_cols = (values_of(n, degree) for n in window.shape)
     gram = (phi_rows.T @ phi_rows)[np.ix_(i, i)] * (phi_cols.T @ phi_cols)[np.ix_(j, j)]
     found = answer[0, 0, i, j]
     refuse_unusable([pair], by_tap, found, 0.0)
@@ -319,14 +292,12 @@ def background_sums_of(
     return [background_sums(pair, kernel_shape, degree, workers) for pair in pairs]
 
 
-def _values(length: int, degree: int) -> FloatArray:
+def values_of(length: int, degree: int) -> FloatArray:
     """Return the polynomials at every pixel of a line, (length, degree + 1)."""
     return np.asarray(legvander(_scaled(np.arange(float(length)), length), degree))
 
 
-def eliminate(
-    equations: "NormalEquations", backgrounds: Sequence[BackgroundSums]
-) -> "NormalEquations":
+def eliminate(equations: NormalEquations, backgrounds: Sequence[BackgroundSums]) -> NormalEquations:
     r"""Return the equations of the kernel alone, each pair's best background taken for granted.
 
     Parameters
@@ -375,7 +346,7 @@ def as_background(sums: BackgroundSums, coefficients: FloatArray) -> float | Flo
     if sums.degree == 0:
         return float(coefficients[0])
     out = np.zeros((sums.degree + 1, sums.degree + 1))
-    out[_terms(sums.degree)] = coefficients
+    out[terms_of(sums.degree)] = coefficients
     return out
 
 
@@ -421,77 +392,5 @@ def background_image(background: float | FloatArray, window_shape: Shape) -> Flo
            [6., 7., 8.]])
     """
     matrix = np.atleast_2d(np.asarray(background, float))
-    rows, cols = (_values(n, len(matrix) - 1) for n in window_shape)
+    rows, cols = (values_of(n, len(matrix) - 1) for n in window_shape)
     return np.asarray(rows @ matrix @ cols.T)
-
-
-def gather_residual(
-    pairs: Sequence[Pair],
-    taps: FloatArray,
-    backgrounds: Sequence[BackgroundSums],
-    coefficients: Sequence[FloatArray],
-    workers: int,
-) -> tuple[FloatArray, float, list[FloatArray]]:
-    """Return what a kernel and backgrounds leave unexplained, computed pixel by pixel.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        Of images in memory.
-    taps : (p, q) float64 array
-        The kernel by shift, that is flipped both ways.
-    backgrounds : sequence of BackgroundSums
-        One a pair.
-    coefficients : sequence of (terms,) float64 array
-        One a pair, near those that are best beside the kernel.
-    workers : int
-        Threads to use. The answer is the same bit for bit.
-
-    Returns
-    -------
-    moments : (p*q,) float64 array
-        By shift: the right-hand side, for the equations that `eliminate` makes, of a correction
-        to the kernel.
-    energy : float
-        Of the residual beside the best backgrounds.
-    coefficients : list of (terms,) float64 array
-        These backgrounds'.
-    """
-    values = [
-        [_values(n, sums.degree).T.copy() for n in pair.window.shape]
-        for pair, sums in zip(pairs, backgrounds, strict=True)
-    ]
-    n_terms = [sums.degree + 1 for sums in backgrounds]
-
-    def act(view: View, found: tuple[FloatArray, float] | None) -> tuple[FloatArray, float]:
-        (top, left, height, width), number = view.tile, view.number
-        n, (rows, cols) = n_terms[number], values[number]
-        total, energy = found or (np.zeros((n, n)), 0.0)
-        rows, cols = rows[:, top : top + height].copy(), cols[:, left : left + width].copy()
-        left_over = view.y[:, :width]
-        left_over -= view.convolved
-        matrix = np.zeros((n, n))
-        matrix[_terms(n - 1)] = coefficients[number]
-        for row, across in zip(rows, matrix @ cols, strict=True):
-            left_over -= row[:, None] * across
-        sums, down = np.zeros((height, n)), np.zeros((n, n))
-        moments.add_row_sums(view.y, width, cols, sums)
-        moments.add_row_sums(np.ascontiguousarray(sums.T), height, rows, down)
-        total += down.T
-        return total, energy + lags.energy(view.y, (height, width))
-
-    right, energy = np.zeros(taps.shape), 0.0
-    left = [np.zeros((n, n)) for n in n_terms]
-    for number, found, (sums, part) in sweep(pairs, taps, act, workers):
-        right += found
-        left[number] += sums
-        energy += part
-    moments_by_tap = right[::-1, ::-1].ravel()
-    corrected = []
-    for sums_of_pair, before, found in zip(backgrounds, coefficients, left, strict=True):
-        unexplained = found[_terms(sums_of_pair.degree)]
-        step = sums_of_pair.solve(unexplained)
-        moments_by_tap = moments_by_tap - sums_of_pair.products @ step
-        energy -= float(unexplained @ step)
-        corrected.append(before + step)
-    return moments_by_tap[::-1], max(energy, 0.0), corrected

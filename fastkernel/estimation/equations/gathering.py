@@ -3,39 +3,34 @@
 Sums add up in the order of the jobs, so the number of workers does not change a bit of them.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastkernel._images.borders import load
-from fastkernel._images.checks import refuse_non_finite, refuse_overflow
-from fastkernel._images.lazy import LazyImage, read
-from fastkernel._images.windows import Window
+from fastkernel._images.checks import as_kernel_shape, as_workers
+from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._loops import rims
-from fastkernel._machine.tiles import Scratch, run_jobs, split
-from fastkernel._typing import FloatArray, Progress, Shape
-from fastkernel.estimation.equations.gathering_cost import choose_engine
+from fastkernel._machine.run import Run
+from fastkernel._typing import FloatArray, Images, Progress, Shape
+from fastkernel.estimation.equations.background import (
+    BackgroundSums,
+    background_sums_of,
+    eliminate,
+)
+from fastkernel.estimation.equations.gathering_cost import ENGINES, choose_engine, is_narrow
 from fastkernel.estimation.equations.gathering_engines import (
-    MAX_JOBS,
     FftJob,
     Found,
-    Job,
-    Pair,
     RimJob,
-    residual_jobs,
     rim_jobs,
     tile_jobs,
 )
-
-# Multiply-adds below which threads cost more than they save.
-THREADED_WORK = 40_000_000
-
-# Least rows, and columns, of a block of an image that is read by slices: at most 16 MB of float64
-# of each image is in memory at a time unless the kernel is taller than 128.
-BLOCK_SHAPE = (256, 8192)
+from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.equations.sweeps import Job, each_pair
+from fastkernel.estimation.problem import problem_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,95 +63,7 @@ def _gram(
     return gram.reshape(p * q, p * q)
 
 
-def _resident(pair: Pair, kernel_shape: Shape) -> Iterator[Pair]:
-    """Yield a pair whole, or block by block where an image is read by slices.
-
-    The sums of blocks add up. A block of the source keeps the rows that the next one needs, so
-    nothing is read twice but the few columns that neighbours share in images wider than a block.
-    """
-    source, result, window = pair
-    if not (isinstance(source, LazyImage) or isinstance(result, LazyImage)):
-        yield pair
-        return
-    (p, q), (height, width) = kernel_shape, window.shape
-    cols = min(width, BLOCK_SHAPE[1])
-    rows = max(BLOCK_SHAPE[0], 2 * p)
-    for left, right in split(width, cols):
-        kept = np.empty((0, 0))
-        for top, bottom in split(height, rows):
-            shape = bottom - top, right - left
-            part, origin, boundary = source, window.source_pixel(top, left), window.boundary
-            if isinstance(source, LazyImage):
-                # All of the first block, then what follows the rows that were kept.
-                old = 0 if top == 0 else p - 1
-                part = read(
-                    source,
-                    (origin[0] + old, origin[1]),
-                    (shape[0] + p - 1 - old, shape[1] + q - 1),
-                    boundary,
-                )
-                part = np.vstack([kept, part]) if old else part
-                kept = part[len(part) - p + 1 :].copy()
-                origin, boundary = (0, 0), "zero"
-            answer, place = result, window.result_pixel(top, left)
-            if isinstance(result, LazyImage):
-                answer, place = read(result, place, shape, "zero"), (0, 0)
-            yield Pair(part, answer, Window(origin, place, shape, boundary))
-
-
-def _run(
-    pairs: Sequence[Pair],
-    kernel_shape: Shape,
-    make_jobs: Callable[[Pair], list[Job]],
-    workers: int,
-    progress: Progress | None,
-) -> Iterator[tuple[Pair, list[tuple[Job, Any]]]]:
-    """Yield every pair, or block of one, with its jobs and what they found.
-
-    A bounded number of jobs, and of blocks in memory, is under way at a time.
-    """
-    total = sum(pair.window.n_pixels for pair in pairs)
-    done = 0
-
-    def finish(batch: list[tuple[Pair, list[Job]]]) -> Iterator[tuple[Pair, list[tuple[Job, Any]]]]:
-        nonlocal done
-        jobs = [job for _, own in batch for job in own]
-        pixels = sum(pair.window.n_pixels for pair, _ in batch)
-
-        def report(finished: int, of: int) -> None:
-            if progress is not None:
-                progress(done + pixels * finished // of, total)
-
-        found = iter(
-            run_jobs(
-                [job.work for job in jobs],
-                Scratch,
-                workers if 3 * pixels * math.prod(kernel_shape) > THREADED_WORK else 1,
-                report,
-            )
-        )
-        done += pixels
-        for pair, own in batch:
-            yield pair, [(job, next(found)) for job in own]
-
-    batch: list[tuple[Pair, list[Job]]] = []
-    for pair in pairs:
-        for part in _resident(pair, kernel_shape):
-            batch.append((part, make_jobs(part)))
-            if part is not pair or sum(len(own) for _, own in batch) >= MAX_JOBS:
-                yield from finish(batch)
-                batch = []
-    if batch:
-        yield from finish(batch)
-
-
-def gather(
-    pairs: Sequence[Pair],
-    kernel_shape: Shape,
-    workers: int,
-    progress: Progress | None = None,
-    engine: str = "auto",
-) -> Sums:
+def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "auto") -> Sums:
     """Return the sums of all pairs.
 
     Parameters
@@ -165,10 +72,8 @@ def gather(
         At least one.
     kernel_shape : (int, int)
         ``(p, q)``, in pixels.
-    workers : int
-        Threads to use.
-    progress : callable, optional
-        Called as ``progress(done, total)``.
+    run : Run
+        How.
     engine : {"auto", "integer", "float", "fft"}, optional
         How to sum; by the model of cost for "auto".
 
@@ -184,7 +89,7 @@ def gather(
     """
     p, q = kernel_shape
 
-    def make_jobs(pair: Pair) -> list[Job]:
+    def make_jobs(_: int, pair: Pair) -> list[Job[Any]]:
         chosen = engine
         if engine == "auto":
             chosen = choose_engine(pair.source, pair.result, pair.window.shape, kernel_shape)
@@ -193,33 +98,36 @@ def gather(
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
     # Pixels that are not finite show in the sums; looking for them first would cost a pass.
     with np.errstate(over="ignore", invalid="ignore"):
-        for pair, pieces in _run(pairs, kernel_shape, make_jobs, workers, progress):
+        for pair, pieces in each_pair(pairs, kernel_shape, make_jobs, run, 3 * p * q):
             transformed = isinstance(pieces[0][0], FftJob)
             base = np.zeros((p, 2 * q - 1) if transformed else (2, p, q))
             strips = np.zeros((2, q, p - 1, p - 1)), np.zeros((2, p, q - 1, q - 1))
             for job, found in pieces:
-                if isinstance(job, RimJob):
-                    np.add(strips[job.axis], found, out=strips[job.axis])
-                else:
+                if isinstance(found, Found):
                     moments += found.moments.ravel()
                     base += found.base
                     energy += found.energy
+                elif isinstance(job, RimJob):
+                    np.add(strips[job.axis], found, out=strips[job.axis])
             gram += _gram(pair, kernel_shape, base, strips)
     refuse_unusable(pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
 
 
 def gather_correlations(
-    pairs: Sequence[Pair], kernel_shape: Shape, workers: int, progress: Progress | None = None
+    pairs: Sequence[Pair], kernel_shape: Shape, run: Run
 ) -> Iterator[tuple[Pair, Found]]:
     """Yield every pair with its moments, autocorrelation and energy, and no Gram matrix.
 
     The autocorrelation is that of the whole virtual source, zeros beyond it, at all shifts that
     differ by less than a kernel.
     """
-    for pair, pieces in _run(
-        pairs, kernel_shape, lambda pair: tile_jobs(pair, kernel_shape, "fft"), workers, progress
-    ):
+
+    def make_jobs(_: int, pair: Pair) -> Sequence[Job[Any]]:
+        return tile_jobs(pair, kernel_shape, "fft")
+
+    work = 3 * kernel_shape[0] * kernel_shape[1]
+    for pair, pieces in each_pair(pairs, kernel_shape, make_jobs, run, work):
         yield (
             pair,
             Found(
@@ -230,46 +138,108 @@ def gather_correlations(
         )
 
 
-def gather_residual(
-    pairs: Sequence[Pair], taps: FloatArray, workers: int
-) -> tuple[FloatArray, float]:
-    """Return the moments and the energy of what a kernel leaves unexplained.
+def as_engine(engine: str, pairs: Sequence[Pair]) -> str:
+    """Return the engine, checked against what it can do."""
+    if engine not in ("auto", *ENGINES):
+        msg = f"engine must be 'auto', {', '.join(map(repr, ENGINES))}, got {engine!r}"
+        raise ValueError(msg)
+    wide = [p for p in pairs if not is_narrow(p.source, p.result)]
+    if engine == "integer" and wide:
+        dtypes = f"{wide[0].source.dtype} and {wide[0].result.dtype}"
+        msg = f"engine='integer' needs images of at most 8 bits, got {dtypes}; use 'auto'"
+        raise ValueError(msg)
+    return engine
+
+
+def equations_of(
+    pairs: Sequence[Pair],
+    kernel_shape: Shape,
+    run: Run,
+    engine: str = "auto",
+    backgrounds: Sequence[BackgroundSums] = (),
+) -> NormalEquations:
+    """Return the equations of pairs that are known to be good, less backgrounds."""
+    sums = gather(pairs, kernel_shape, run, engine)
+    # A shift by (i, j) belongs to the tap that a convolution flips onto it.
+    equations = NormalEquations(
+        np.ascontiguousarray(sums.gram[::-1, ::-1]),
+        sums.moments[::-1].copy(),
+        sums.energy,
+        sum(pair.window.n_pixels for pair in pairs),
+        kernel_shape,
+    )
+    return eliminate(equations, backgrounds) if backgrounds else equations
+
+
+def normal_equations(
+    source: Images,
+    result: Images,
+    kernel_shape: Shape,
+    *,
+    boundary: str | None = None,
+    background: str | int | None = None,
+    channel_axis: int | None = None,
+    engine: str = "auto",
+    workers: int | None = None,
+    callback: Progress | None = None,
+) -> NormalEquations:
+    r"""Gather the normal equations of the kernel that turns one image into another.
 
     Parameters
     ----------
-    pairs : sequence of Pair
-        At least one, of finite pixels.
-    taps : (p, q) float64 array
-        The kernel by shift, that is flipped both ways.
-    workers : int
-        Threads to use.
+    source, result : array_like of real numbers, or a sequence of them
+        As in `estimate_kernel`, in any unit: a result of shape (m, n) ("same"),
+        (m - p + 1, n - q + 1) ("valid") or (m + p - 1, n + q - 1) ("full") of a source (m, n).
+    kernel_shape : (int, int) or int
+        Rows ``p`` and columns ``q`` of the kernel, in pixels.
+    boundary, channel_axis, engine, workers, callback : optional
+        As in `estimate_kernel`.
+    background : {"constant"} or int, optional
+        As in `estimate_kernel`; the equations are those of the kernel beside the best of them.
 
     Returns
     -------
-    moments : (p*q,) float64 array
-        Sums of the residual times the shifted source.
-    energy : float
-        Sum of the squared residual.
+    NormalEquations
+        Exact sums, without rounding, where both images hold integers of at most 8 bits (by
+        transforms, as long as a bound on their error proves it: past 10**9 pixels).
+
+    Raises
+    ------
+    TypeError
+        If an image is complex, masked or not of numbers.
+    ValueError
+        If the shapes do not fit together, the kernel is larger than the image, a pixel that is
+        used is not finite, or another argument is out of its range.
+
+    See Also
+    --------
+    estimate_kernel : Gathers and solves in one call.
+
+    Notes
+    -----
+    The products of an image with itself at all pairs of shifts follow from ``2pq - p - q + 1``
+    sums over its pixels and from its rim, by the displacement rule of covariance-method linear
+    prediction [1]_. With the moments that makes ``3pq - p - q + 1`` multiply-adds a pixel, where
+    the definition takes ``(p*q)**2``. Pixels are read tile by tile: memory beyond the images is
+    a few megabytes a worker, whatever their size.
+
+    References
+    ----------
+    .. [1] M. Morf, B. Dickinson, T. Kailath, A. Vieira, "Efficient solution of covariance
+       equations for linear prediction", IEEE Trans. ASSP 25 (1977) 429-433.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
+    >>> halves = [normal_equations(part, part, 3) for part in (image[:26], image[24:])]
+    >>> whole = normal_equations(image, image, 3)
+    >>> bool(((halves[0] + halves[1]).gram == whole.gram).all())
+    True
     """
-    moments, energy = np.zeros(taps.size), 0.0
-    shape = (taps.shape[0], taps.shape[1])
-    for _, pieces in _run(pairs, shape, lambda pair: residual_jobs(pair, taps), workers, None):
-        for _, found in pieces:
-            moments += found.moments.ravel()
-            energy += found.energy
-    return moments, energy
-
-
-def refuse_unusable(
-    pairs: Sequence[Pair], gram: FloatArray, moments: FloatArray, energy: float
-) -> None:
-    """Raise if sums show that a pixel is not finite, or that its products are not."""
-    if np.isfinite(gram).all() and np.isfinite(moments).all() and math.isfinite(energy):
-        return
-    for i, (source, result, window) in enumerate(pairs):
-        (top, left), (height, width) = window.result_origin, window.shape
-        index = f"[{i}]" if len(pairs) > 1 else ""
-        used = result[top : top + height, left : left + width]
-        refuse_non_finite(f"source{index}", source)
-        refuse_non_finite(f"result{index}", used, window.result_origin)
-    refuse_overflow()
+    shape, threads = as_kernel_shape(kernel_shape), as_workers(workers)
+    problem = problem_of(source, result, shape, boundary, background, channel_axis)
+    pairs = problem.pairs()
+    chosen = as_engine(engine, pairs)
+    backgrounds = background_sums_of(pairs, shape, problem.background, threads)
+    return equations_of(pairs, shape, Run(threads, callback), chosen, backgrounds)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastkernel._images.borders import load
-from fastkernel._images.windows import Window
-from fastkernel._loops import lags, stencil
+from fastkernel._images.pairs import Pair
+from fastkernel._loops import lags
 from fastkernel._machine.fft import borrowed_row_transforms
 from fastkernel._machine.tiles import Scratch, Tiles, shares, split
-from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import (
     fft_sums_are_exact,
     fft_tiling,
@@ -41,14 +41,6 @@ SEGMENT = 2048
 
 # Of these, positions that the loops hold in a first-level cache.
 RIM_BLOCK = 256
-
-
-class Pair(NamedTuple):
-    """A source, its result, and which of their pixels belong together."""
-
-    source: AnyArray
-    result: AnyArray
-    window: Window
 
 
 class Found(NamedTuple):
@@ -84,10 +76,9 @@ class DirectJob:
     kernel_shape: Shape
     tiles: Sequence[tuple[int, int, int, int]]
     engine: str
-    subtract: FloatArray | None = None
 
-    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
-        """Return the sums; of the moments alone where a convolution is subtracted first."""
+    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+        """Return the sums."""
         (source, result, window), (p, q) = self.pair, self.kernel_shape
         dtype = _SCRATCH_DTYPES[self.engine]
         sums = scratch.array(
@@ -100,17 +91,11 @@ class DirectJob:
             shape = (height, width)
             cols = width + q - 1
             length = _row_length(width, q - 1, dtype)
-            if self.subtract is not None:
-                length = max(length, stencil.row_length(cols, dtype))
             x = scratch.array("x", (height + p - 1, length), dtype)
             y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
             load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
             load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
-            if self.subtract is not None:
-                convolved = scratch.array("convolved", shape)
-                stencil.correlate_tile(x, (0, 0), self.subtract, shape, convolved, 0, 0)
-                y[:, :width] -= convolved
-            lags.add_tile(x, y, shape, self.subtract is None, sums, out)
+            lags.add_tile(x, y, shape, True, sums, out)
             energy += lags.energy(y, shape)
         return Found(out[0], out[1:], energy)
 
@@ -145,7 +130,7 @@ class FftJob:
     tiles: Sequence[tuple[int, int, int, int]]
     length: int
 
-    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
+    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
         (source, result, window), (p, q) = self.pair, self.kernel_shape
         rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
@@ -202,7 +187,7 @@ class RimJob:
     axis: int
     segments: Sequence[tuple[int, int]]
 
-    def work(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
+    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
         """Return the lagged products of all pairs of a strip's lines, (2, lags, n, n).
 
         First those of the strip that leaves the window, then those of the one that enters it.
@@ -223,7 +208,7 @@ class RimJob:
         return out
 
 
-Job = DirectJob | FftJob | RimJob
+TileJob = DirectJob | FftJob
 
 
 def direct_tile_shape(engine: str, cols: int) -> Shape:
@@ -232,7 +217,7 @@ def direct_tile_shape(engine: str, cols: int) -> Shape:
     return height * max(1, min(4, width // cols)), width
 
 
-def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
+def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
     """Return the jobs that together read every pixel of a pair."""
     window = pair.window
     if engine == "fft":
@@ -245,15 +230,7 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[Job]:
     return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
 
 
-def residual_jobs(pair: Pair, taps: FloatArray) -> list[Job]:
-    """Return the jobs that find the moments of what a kernel leaves unexplained."""
-    shape = (taps.shape[0], taps.shape[1])
-    tile_shape = direct_tile_shape("float", pair.window.shape[1])
-    parts = shares(Tiles(pair.window.shape, tile_shape), MAX_JOBS)
-    return [DirectJob(pair, shape, part, "float", taps) for part in parts]
-
-
-def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[Job]:
+def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[RimJob]:
     """Return the jobs that read the strips by which the window can move."""
     return [
         RimJob(pair, kernel_shape, axis, part)

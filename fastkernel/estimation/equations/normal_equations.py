@@ -9,21 +9,12 @@ from typing import Self
 
 import numpy as np
 
-from fastkernel._images.checks import as_boundary, as_kernel_shape, as_pairs, as_workers
-from fastkernel._images.windows import window_of_pair
-from fastkernel._typing import FloatArray, Images, Progress, Shape
-from fastkernel.estimation.equations.background import (
-    BackgroundSums,
-    as_degree,
-    background_sums_of,
-    eliminate,
-)
-from fastkernel.estimation.equations.gathering import gather
-from fastkernel.estimation.equations.gathering_cost import ENGINES, is_narrow
-from fastkernel.estimation.equations.gathering_engines import Pair
-from fastkernel.estimation.fit import KernelFit
-from fastkernel.estimation.solvers.options import Options, Ridge
-from fastkernel.estimation.solvers.solve import solve_equations
+from fastkernel._images.checks import as_kernel_shape
+from fastkernel._typing import FloatArray, Progress, Shape
+from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.solvers.options import Ridge, SolverOptions
+from fastkernel.estimation.solvers.solution import System
+from fastkernel.estimation.solvers.solve import solve
 
 _EPS = float(np.finfo(np.float64).eps)
 _FIELDS = ("gram", "moments", "energy", "n_pixels", "kernel_shape")
@@ -216,7 +207,7 @@ class NormalEquations:
         >>> fit.kernel.ravel().round(6) + 0.0
         array([0.5, 0. , 0.5])
         """
-        options = Options(
+        options = SolverOptions(
             solver=solver,
             ridge=ridge,
             nonnegative=nonnegative,
@@ -227,7 +218,23 @@ class NormalEquations:
             num_iter=num_iter,
             tol=tol,
         )
-        return solve_equations(self, options, callback)
+        system = self.system
+        found = solve(system, options, callback)
+        energy = system.residual_energy(found.taps)
+        return fit_of(found, energy, self.n_pixels, method="lstsq", equations=self)
+
+    @property
+    def system(self) -> System:
+        """The arrays and numbers that solvers see."""
+        return System(
+            gram=self.gram,
+            moments=self.moments,
+            energy=self.energy,
+            hidden_energy=self.hidden_energy,
+            n_pixels=self.n_pixels,
+            kernel_shape=self.kernel_shape,
+            background_terms=self.background_terms,
+        )
 
     @property
     def hidden_energy(self) -> float:
@@ -297,142 +304,3 @@ class NormalEquations:
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as reason:
             msg = f"{str(path)!r} does not hold normal equations saved by fastkernel: {reason}"
             raise ValueError(msg) from reason
-
-
-def matched_pairs(
-    source: Images,
-    result: Images,
-    kernel_shape: Shape,
-    boundary: str | None,
-    channel_axis: int | None,
-) -> list[Pair]:
-    """Return the pairs of images with the window that their shapes tell."""
-    rule = None if boundary is None else as_boundary(boundary)
-    return [
-        Pair(x, y, window_of_pair(x, y, kernel_shape, rule))
-        for x, y in as_pairs(source, result, channel_axis)
-    ]
-
-
-def as_engine(engine: str, pairs: list[Pair]) -> str:
-    """Return the engine, checked against what it can do."""
-    if engine not in ("auto", *ENGINES):
-        msg = f"engine must be 'auto', {', '.join(map(repr, ENGINES))}, got {engine!r}"
-        raise ValueError(msg)
-    wide = [p for p in pairs if not is_narrow(p.source, p.result)]
-    if engine == "integer" and wide:
-        dtypes = f"{wide[0].source.dtype} and {wide[0].result.dtype}"
-        msg = f"engine='integer' needs images of at most 8 bits, got {dtypes}; use 'auto'"
-        raise ValueError(msg)
-    return engine
-
-
-def equations_of(
-    pairs: list[Pair],
-    kernel_shape: Shape,
-    workers: int,
-    progress: Progress | None,
-    engine: str,
-    backgrounds: list[BackgroundSums] | None = None,
-) -> NormalEquations:
-    """Return the equations of pairs that are known to be good, less backgrounds."""
-    n_pixels = sum(pair.window.n_pixels for pair in pairs)
-    sums = gather(pairs, kernel_shape, workers, progress, engine)
-    # A shift by (i, j) belongs to the tap that a convolution flips onto it.
-    equations = NormalEquations(
-        np.ascontiguousarray(sums.gram[::-1, ::-1]),
-        sums.moments[::-1].copy(),
-        sums.energy,
-        n_pixels,
-        kernel_shape,
-    )
-    return eliminate(equations, backgrounds) if backgrounds else equations
-
-
-def normal_equations(
-    source: Images,
-    result: Images,
-    kernel_shape: Shape,
-    *,
-    boundary: str | None = None,
-    background: str | int | None = None,
-    channel_axis: int | None = None,
-    engine: str = "auto",
-    workers: int | None = None,
-    callback: Progress | None = None,
-) -> NormalEquations:
-    r"""Gather the normal equations of the kernel that turns one image into another.
-
-    Parameters
-    ----------
-    source : (m, n) array_like of real numbers, or a sequence of them
-        Source image, in any unit.
-    result : array_like of real numbers, or a sequence of them
-        Result image, in any unit, of shape (m, n) ("same"), (m - p + 1, n - q + 1) ("valid") or
-        (m + p - 1, n + q - 1) ("full", zeros beyond the source's frame).
-    kernel_shape : (int, int) or int
-        Rows ``p`` and columns ``q`` of the kernel, in pixels.
-    boundary : str, optional
-        What the result's maker took to stand beyond the source's frame in a "same" pair: "zero",
-        "circular", "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
-        None uses only the pixels that no rule can touch.
-    background : {"constant"} or int, optional
-        What the result has beside the convolution: a constant, or a polynomial of this total
-        degree, 0 to 4, over the fitted pixels. Every pair, or channel, has its own; the equations
-        are those of the kernel beside the best of them.
-    channel_axis : int, optional
-        The axis of 3-dimensional images that holds channels, which share the kernel.
-    engine : {"auto", "integer", "float", "fft"}, optional
-        How to sum: by int16 loops (images of at most 8 bits), by float64 loops, by
-        transforms of rows, or whichever a model of their cost finds fastest.
-    workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
-    callback : callable, optional
-        Called as ``callback(done, total)`` in the calling thread; an exception stops the work.
-
-    Returns
-    -------
-    NormalEquations
-        Exact sums, without rounding, where both images hold integers of at most 8 bits (by
-        transforms, as long as a bound on their error proves it: past 10**9 pixels).
-
-    Raises
-    ------
-    TypeError
-        If an image is complex, masked or not of numbers.
-    ValueError
-        If the shapes do not fit together, the kernel is larger than the image, a pixel that is
-        used is not finite, or another argument is out of its range.
-
-    See Also
-    --------
-    estimate_kernel : Gathers and solves in one call.
-
-    Notes
-    -----
-    The products of an image with itself at all pairs of shifts follow from ``2pq - p - q + 1``
-    sums over its pixels and from its rim, by the displacement rule of covariance-method linear
-    prediction [1]_. With the moments that makes ``3pq - p - q + 1`` multiply-adds a pixel, where
-    the definition takes ``(p*q)**2``. Pixels are read tile by tile: memory beyond the images is
-    a few megabytes a worker, whatever their size.
-
-    References
-    ----------
-    .. [1] M. Morf, B. Dickinson, T. Kailath, A. Vieira, "Efficient solution of covariance
-       equations for linear prediction", IEEE Trans. ASSP 25 (1977) 429-433.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
-    >>> halves = [normal_equations(part, part, 3) for part in (image[:26], image[24:])]
-    >>> whole = normal_equations(image, image, 3)
-    >>> bool(((halves[0] + halves[1]).gram == whole.gram).all())
-    True
-    """
-    shape = as_kernel_shape(kernel_shape)
-    pairs = matched_pairs(source, result, shape, boundary, channel_axis)
-    chosen, threads = as_engine(engine, pairs), as_workers(workers)
-    degree = None if background is None else as_degree(background)
-    backgrounds = background_sums_of(pairs, shape, degree, threads)
-    return equations_of(pairs, shape, threads, callback, chosen, backgrounds)

@@ -1,51 +1,27 @@
-"""Fits of large kernels: conjugate gradients, with the Gram matrix applied and never formed."""
+"""The Gram matrix of a kernel of many taps: applied by transforms, and never formed."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from fastkernel._images.borders import load
-from fastkernel._machine.tiles import Tiles, run_jobs, split
-from fastkernel._typing import FloatArray, Progress, Shape
-from fastkernel.errors import SingularFitError
-from fastkernel.estimation.equations.gathering import gather_correlations, refuse_unusable
-from fastkernel.estimation.equations.gathering_engines import MAX_JOBS, Pair
-from fastkernel.estimation.equations.sweeps import held
-from fastkernel.estimation.fit import KernelFit
-from fastkernel.estimation.solvers.descents import descend
-from fastkernel.estimation.solvers.direct import refuse_too_few
-from fastkernel.estimation.solvers.options import Options
-from fastkernel.estimation.solvers.penalties import Penalty
-
-_EPS = float(np.finfo(np.float64).eps)
+from fastkernel._images.pairs import Pair, refuse_unusable
+from fastkernel._machine.run import Run
+from fastkernel._machine.tiles import run_jobs, split
+from fastkernel._typing import FloatArray, Shape
+from fastkernel.estimation.equations.gathering import gather_correlations
 
 # Pieces of a strip, each about a kernel long, that are held at a time.
 SEGMENTS = 32
 # Lines of a strip whose products with all others one job finds: few enough that BLAS does not
 # start threads of its own.
 LINES = 16
-
-# The pixels correct what a solve leaves, so none need reach full accuracy; what corrections
-# correct is mostly rounding, of all frequencies, which takes more iterations than an image does.
-_TOL, _REFINE_TOL = 1e-8, 1e-3
-_MAX_ITER = 2000
-_MAX_REFINEMENTS = 5
-# Share of the taps' size below which a correction is the last.
-_REFINED = 1e-10
-# Enough for the least determined direction to stand out of a random one.
-_PROBE_TOL = 1e-2
-
-_HELP = (
-    "What helps: a source with more detail (edges or noise in every direction), more images of "
-    "the same kernel, a smaller kernel_shape, or ridge= to prefer small taps"
-)
 
 
 class _Part(Protocol):
@@ -331,327 +307,37 @@ def _corner_diagonals(corner: FloatArray, far_row: bool, far_col: bool, grid: Sh
     return np.concatenate([half[:0:-1, ::-1], half])
 
 
-class Solved(NamedTuple):
-    """What conjugate gradients found, and by how many iterations."""
+@dataclass(frozen=True, slots=True)
+class UnformedEquations:
+    """Normal equations whose Gram matrix is applied; taps are by shift.
 
-    taps: FloatArray
-    num_iter: int
-
-
-def conjugate_gradients(operator: Operator, moments: FloatArray, tol: float) -> Solved:
-    r"""Solve the normal equations by preconditioned conjugate gradients.
-
-    Parameters
+    Attributes
     ----------
     operator : Operator
-        The matrix, ``ridge`` included.
+        The Gram matrix.
     moments : (p, q) float64 array
-        The right-hand side.
-    tol : float
-        Stop where the residual is less by this factor, in the norm of the inverse
-        preconditioner. A plain norm would see little but the mean of a bright source.
-
-    Returns
-    -------
-    Solved
-        The taps, (p, q), by shift.
-
-    Raises
-    ------
-    SingularFitError
-        If a direction has no positive curvature, or the residual is still too large after 2000
-        iterations.
-
-    Notes
-    -----
-    The preconditioner is the circulant matrix nearest to the operator in the Frobenius norm
-    [1]_ [2]_. It is that of the valid problem, not of the zero-extended one, whose outputs beyond
-    a bright source's frame would hide its mean. Being made of Rayleigh quotients, it is positive
-    definite where the operator is.
-
-    References
-    ----------
-    .. [1] T. F. Chan, "An optimal circulant preconditioner for Toeplitz systems", SIAM J. Sci.
-       Stat. Comput. 9 (1988) 766-771.
-    .. [2] R. H. Chan and M. K. Ng, "Conjugate gradient methods for Toeplitz systems", SIAM Review
-       38 (1996) 427-482.
-    """
-    shape = operator.shape
-    eigenvalues = operator.eigenvalues + operator.ridge
-    if not eigenvalues.min() > moments.size * _EPS * eigenvalues.max():
-        flat = bool((eigenvalues > moments.size * _EPS * eigenvalues.max()).sum() <= 1)
-        cause = "the source is flat" if flat else "the source lacks frequencies"
-        msg = f"the images do not determine the kernel: {cause}. {_HELP}"
-        raise SingularFitError(msg)
-
-    def precondition(residual: FloatArray) -> FloatArray:
-        return np.asarray(fft.irfft2(fft.rfft2(residual) / eigenvalues, shape))
-
-    taps, residual = np.zeros(shape), moments
-    direction = precondition(residual)
-    size = first = float(np.sum(residual * direction))
-    for iteration in range(_MAX_ITER):
-        if size <= tol**2 * first:
-            return Solved(taps, iteration)
-        image = operator(direction)
-        curvature = float(np.sum(direction * image))
-        if not curvature > 0:
-            break
-        step = size / curvature
-        taps, residual = taps + step * direction, residual - step * image
-        ahead = precondition(residual)
-        size, last = float(np.sum(residual * ahead)), size
-        direction = ahead + size / last * direction
-    msg = (
-        "the images do not determine the kernel: its equations are too close to singular for "
-        f"conjugate gradients. {_HELP}"
-    )
-    raise SingularFitError(msg)
-
-
-def condition_number(operator: Operator) -> float:
-    """Estimate the condition number of the operator, or refuse it.
-
-    The largest and the least of the Rayleigh quotients of all Fourier vectors and of one step of
-    inverse iteration from random taps (the same every time) are divided: an estimate from below,
-    in the 2-norm. Moments alone would not do: they lie where the source shows its taps, so that
-    conjugate gradients converge without a sign of what it does not show.
-
-    Raises
-    ------
-    SingularFitError
-        If the estimate passes ``1 / (p * q * eps)``, or the step fails.
-    """
-    start = np.random.default_rng(0).standard_normal(operator.shape)
-    taps = conjugate_gradients(operator, start, _PROBE_TOL).taps
-    quotient = float(np.sum(taps * operator(taps)) / np.sum(taps * taps))
-    eigenvalues = operator.eigenvalues + operator.ridge
-    largest, least = float(eigenvalues.max()), min(float(eigenvalues.min()), quotient)
-    if not least > start.size * _EPS * largest:
-        msg = (
-            "the images do not determine the kernel: the source does not tell all of its "
-            f"{start.size} taps apart. {_HELP}"
-        )
-        raise SingularFitError(msg)
-    return largest / least
-
-
-def residual_moments(
-    pairs: Sequence[Pair], taps: FloatArray, workers: int
-) -> tuple[FloatArray, float]:
-    """Return the moments and the energy of what a kernel leaves unexplained, by transforms.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        At least one, of finite pixels.
-    taps : (p, q) float64 array
-        The kernel by shift, that is flipped both ways.
-    workers : int
-        Threads to use.
-
-    Returns
-    -------
-    moments : (p, q) float64 array
-        Sums of the residual times the shifted source.
+        In source times result units.
     energy : float
-        Sum of the squared residual.
+        Of the result, in squared result units.
+    n_pixels : int
+        Of the result.
     """
-    p, q = taps.shape
-    grid = _tile_length(p), _tile_length(q)
-    kernel = fft.rfft2(taps, grid).conj()
 
-    def work(
-        pair: Pair,
-        tiles: Sequence[tuple[int, int, int, int]],
-        _: None,
-        stopped: Callable[[], bool],
-    ) -> tuple[FloatArray, float]:
-        total, energy, window = np.zeros(kernel.shape, np.complex128), 0.0, pair.window
-        for top, left, height, width in tiles:
-            if stopped():
-                break
-            x, y = np.empty((height + p - 1, width + q - 1)), np.empty((height, width))
-            load(pair.source, window.source_pixel(top, left), window.boundary, x)
-            load(pair.result, window.result_pixel(top, left), window.boundary, y)
-            spectrum = fft.rfft2(x, grid)
-            y -= fft.irfft2(spectrum * kernel, grid)[:height, :width]
-            energy += float(np.sum(y * y))
-            total += spectrum * fft.rfft2(y, grid).conj()
-        return fft.irfft2(total, grid)[:p, :q], energy
-
-    moments, energy = np.zeros((p, q)), 0.0
-    for pair in pairs:
-        tiles = Tiles(pair.window.shape, (grid[0] - p + 1, grid[1] - q + 1))
-        shares = list(split(len(tiles), -(-len(tiles) // MAX_JOBS)))
-        jobs = [partial(work, pair, tiles[start:stop]) for start, stop in shares]
-        for part, part_energy in run_jobs(jobs, lambda: None, workers):
-            moments += part
-            energy += part_energy
-    return moments, energy
+    operator: Operator
+    moments: FloatArray
+    energy: float
+    n_pixels: int
 
 
-def _tile_length(k: int) -> int:
-    return int(fft.next_fast_len(max(256, 4 * k), real=True))
-
-
-def unformed_penalty(options: Options, kernel_shape: Shape) -> float:
-    """Return the penalty of options that can be served without a Gram matrix, or raise.
-
-    Raises
-    ------
-    ValueError
-        The message says which solvers do what is asked.
-    """
-    options.refuse_shape(kernel_shape)
-    taps = f"the {math.prod(kernel_shape)} taps of kernel_shape {kernel_shape}"
-    penalty = options.penalty
-    if options.solver == "minimum_norm" or options.separable or penalty is None:
-        msg = (
-            "solver='minimum_norm', separable=True and ridge='gcv' need the normal equations, "
-            f"which are not formed for {taps}; use a smaller kernel_shape, or "
-            "normal_equations(...).solve(...) if you have "
-            f"{8 * math.prod(kernel_shape) ** 2 / 2**30:.1f} GiB of memory and the time"
-        )
-        raise ValueError(msg)
-    constrained = options.nonnegative or options.unit_sum or options.symmetric or options.smooth
-    if constrained and not options.descends:
-        msg = (
-            "nonnegative, unit_sum, symmetric and ridge=('smooth', ...) go with "
-            f"solver='gradient_descent' and 'fista' for {taps}, got solver={options.solver!r}"
-        )
-        raise ValueError(msg)
-    return penalty
-
-
-def _descended(
-    operator: Operator,
-    pairs: Sequence[Pair],
-    moments: FloatArray,
-    energy: float,
-    n_pixels: int,
-    ridge: float,
-    options: Options,
-    progress: Progress | None,
-) -> KernelFit:
-    """Descend on the operator: whatever a kernel must be, it must be when flipped."""
-    penalty = Penalty(ridge * n_pixels, options.smooth)
-    # A smoothness penalty only adds to what stands here.
-    operator.ridge = 0.0 if penalty.smooth else penalty.weight
-    condition = condition_number(operator)
-    operator.ridge, hidden = 0.0, 4 * _EPS * energy
-    found = descend(operator, moments, energy, hidden, n_pixels, penalty, options, progress)
-    _, energy = residual_moments(pairs, found.taps, operator.workers)
-    return KernelFit(
-        kernel=np.ascontiguousarray(found.taps[::-1, ::-1]),
-        residual_rms=math.sqrt(energy / n_pixels),
-        condition_number=condition,
-        rank=found.taps.size,
-        n_pixels=n_pixels,
-        method="lstsq",
-        solver=options.solver,
-        equations=None,
-        _factor=None,
-        num_iter=found.num_iter,
-        converged=found.converged,
-        history=found.history,
-        ridge=ridge,
-    )
-
-
-def fit_large(
-    pairs: Sequence[Pair],
-    kernel_shape: Shape,
-    ridge: float,
-    workers: int,
-    progress: Progress | None = None,
-    options: Options | None = None,
-) -> KernelFit:
-    r"""Fit a kernel of many taps without a Gram matrix.
-
-    Minimises :math:`\|X k - y\|^2 + \lambda n \|k\|^2`, where ``n`` counts the pixels, by
-    conjugate gradients or by a descent.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        At least one, of windows for this kernel.
-    kernel_shape : (int, int)
-        ``(p, q)``, in pixels.
-    ridge : float
-        Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
-    workers : int
-        Threads to use. The answer is the same bit for bit.
-    progress : callable, optional
-        Called as ``progress(done, total)`` while the pixels are first read, then with the
-        iterations of a descent.
-    options : Options, optional
-        A descent, and its constraints; its ``ridge`` is what counts if it is given. None for
-        conjugate gradients.
-
-    Returns
-    -------
-    KernelFit
-        Without ``equations``, and with ``standard_errors`` of NaN: both need the Gram matrix.
-        ``condition_number`` is an estimate from below, in the 2-norm.
-
-    Raises
-    ------
-    SingularFitError
-        If there are fewer pixels than taps, or the source does not tell the taps apart.
-    ValueError
-        If a pixel that is used is not finite, the sums overflow, the step of a descent is too
-        large, or the options need the Gram matrix.
-
-    Notes
-    -----
-    The pixels are read once for the sums. A descent ends there, but for the residual. After a
-    solve they are read again: the residual,
-    computed pixel by pixel, gives the moments that the next solve corrects the taps by, so that
-    rounding reaches the taps at about the square root of ``condition_number`` times 1e-16 of
-    their size, and a small residual is seen. Memory: see `Operator`.
-    """
-    options = options or Options(ridge=ridge)
-    ridge = unformed_penalty(options, kernel_shape)
-    # The rims of a dataset are read again and again: hold it.
-    pairs = held(pairs)
-    n_pixels = sum(pair.window.n_pixels for pair in pairs)
-    if ridge == 0:
-        refuse_too_few(n_pixels, math.prod(kernel_shape))
+def unformed_equations(pairs: Sequence[Pair], kernel_shape: Shape, run: Run) -> UnformedEquations:
+    """Gather the equations of pairs in memory; the parameters are those of `gather`."""
     moments, energy, autocorrelations = np.zeros(kernel_shape), 0.0, []
     with np.errstate(over="ignore", invalid="ignore"):
-        for _, found in gather_correlations(pairs, kernel_shape, workers, progress):
+        for _, found in gather_correlations(pairs, kernel_shape, run):
             moments += found.moments
             energy += found.energy
             autocorrelations.append(found.base)
         refuse_unusable(pairs, np.asarray(autocorrelations), moments, energy)
-    operator = Operator(pairs, autocorrelations, workers)
-    if options.descends:
-        return _descended(operator, pairs, moments, energy, n_pixels, ridge, options, progress)
-    operator.ridge = ridge * n_pixels
-    condition = condition_number(operator)
-    taps = conjugate_gradients(operator, moments, _TOL).taps
-    last = math.inf
-    for _ in range(_MAX_REFINEMENTS):
-        left, energy = residual_moments(pairs, taps, workers)
-        step = conjugate_gradients(operator, left - operator.ridge * taps, _REFINE_TOL).taps
-        size = float(np.abs(step).max())
-        if not size < last / 2:
-            break
-        without_ridge = operator(step) - operator.ridge * step
-        energy += float(np.sum(step * (without_ridge - 2 * left)))
-        taps, last = taps + step, size
-        if size <= _REFINED * float(np.abs(taps).max()):
-            break
-    return KernelFit(
-        kernel=np.ascontiguousarray(taps[::-1, ::-1]),
-        residual_rms=math.sqrt(max(energy, 0.0) / n_pixels),
-        condition_number=condition,
-        rank=taps.size,
-        n_pixels=n_pixels,
-        method="lstsq",
-        solver="conjugate_gradients",
-        equations=None,
-        _factor=None,
-        ridge=ridge,
-    )
+    n_pixels = sum(pair.window.n_pixels for pair in pairs)
+    operator = Operator(pairs, autocorrelations, run.workers)
+    return UnformedEquations(operator, moments, energy, n_pixels)

@@ -22,7 +22,7 @@ from fastkernel._images.checks import (
 )
 from fastkernel._typing import Boundary, FloatArray, Progress, Shape
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.display import plot_inverse
+from fastkernel.estimation.display import fact_table, iterations_fact, plot_inverse
 from fastkernel.estimation.inverse.inverse_methods import (
     DESCENTS,
     Limits,
@@ -126,11 +126,7 @@ class InverseFit:
             "noise gain": f"{self.noise_gain:.3g}",
             "smallest gain": f"{self.smallest_gain:.3g} at frequency {frequency}{exact}",
         }
-        if self.num_iter:
-            end = "converged" if self.converged else "not converged"
-            facts["iterations"] = f"{self.num_iter}, {end}"
-        rows = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in facts.items())
-        return f"<table>{rows}</table>"
+        return fact_table(facts | iterations_fact(self.num_iter, self.converged))
 
 
 def inverse_kernel(

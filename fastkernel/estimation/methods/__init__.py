@@ -1,0 +1,19 @@
+"""The methods of `estimate_kernel`: one module each, named after what ``method=`` says.
+
+A method is a module with two names. ``Options`` is the dataclass of the arguments that it takes:
+its fields carry their defaults and its refusals stand in ``__post_init__``; ``of_problem`` names
+the arguments that say what is fitted which it can serve. ``fit(problem, options, run)`` returns a
+`KernelFit`, made by `fit.fit_of` alone. Comes in: a `Problem`, the options, a `Run`. May import:
+equations, solvers, and every floor below.
+"""
+
+import importlib
+from types import ModuleType
+
+# A method is imported when it is asked for: least squares need not wait for the others.
+METHODS = ("lstsq", "fft", "lad", "richardson_lucy")
+
+
+def method_of(name: str) -> ModuleType:
+    """Return the module of a method."""
+    return importlib.import_module(f"fastkernel.estimation.methods.{name}")

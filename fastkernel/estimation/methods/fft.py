@@ -2,28 +2,32 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from fastkernel._images.checks import (
     as_choice,
     as_fraction,
-    as_kernel_shape,
     as_penalty,
-    as_workers,
     refuse_non_finite,
     refuse_overflow,
 )
+from fastkernel._images.pairs import in_memory
+from fastkernel._images.rows import rows_of
 from fastkernel._images.windows import Window, centre, window_of_pair
 from fastkernel._loops import spectra as loops
-from fastkernel._machine import transforms
+from fastkernel._machine import image_transforms as transforms
+from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, split
 from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
 from fastkernel.convolution.convolve import convolved
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.fit import KernelFit
+from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.problem import Problem
+from fastkernel.estimation.solvers.solution import Solution
 
 _EPS = float(np.finfo(np.float64).eps)
 _FLOAT64 = np.dtype(np.float64)
@@ -34,17 +38,47 @@ _HELP = (
 )
 
 
-def fit_spectral(
-    pairs: Sequence[tuple[AnyArray, AnyArray]],
-    kernel_shape: Shape | int | None,
-    *,
-    epsilon: float | None = None,
-    taper: float | None = None,
-    normalize: str | None = None,
-    cutoff: float | None = None,
-    workers: int | None = None,
-    callback: Progress | None = None,
-) -> KernelFit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What "fft" takes.
+
+    Attributes
+    ----------
+    epsilon : float or None
+        The guard, in squared source units times pixels; None takes it from the noise.
+    taper : float
+        Fraction of the rows at the top and at the bottom, and of the columns at the left and the
+        right, over which both images fade to their means: 0 to 0.5. It weakens the cross.
+    normalize : {"max", "sum"} or None
+        Divide the taps by the largest or by their sum.
+    cutoff : float or None
+        Taps below this fraction of the largest become 0: 0 to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is no number, or out of its range.
+    """
+
+    of_problem: ClassVar[tuple[str, ...]] = ()
+
+    epsilon: float | None = None
+    taper: float | None = None
+    normalize: str | None = None
+    cutoff: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None:
+            object.__setattr__(self, "epsilon", as_penalty(self.epsilon, "epsilon"))
+        taper = 0.0 if self.taper is None else as_fraction(self.taper, "taper", 0.5)
+        object.__setattr__(self, "taper", taper)
+        if self.normalize is not None:
+            as_choice(self.normalize, "normalize", ("max", "sum"))
+        if self.cutoff is not None:
+            object.__setattr__(self, "cutoff", as_fraction(self.cutoff, "cutoff", 1.0))
+
+
+def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     r"""Estimate a kernel by dividing the spectrum of the result by that of the source.
 
     .. math:: K = \frac{\sum \overline{X}\, Y}{\sum |X|^2 + \epsilon}
@@ -55,35 +89,20 @@ def fit_spectral(
 
     Parameters
     ----------
-    pairs : sequence of (source, result)
-        At least one. Real (m, n) arrays of one shape, in any unit; all share the kernel.
-    kernel_shape : (int, int), int or None
-        Rows ``p`` and columns ``q`` to crop around the origin, whose tap is
-        ``((p - 1) // 2, (q - 1) // 2)`` as in "same"; one integer stands for both. None keeps
-        all (m, n) taps, the origin at ``(m // 2, n // 2)`` as `fftshift` puts it.
-    epsilon : float, optional
-        The guard, not negative, in squared source units times pixels. Frequencies where the
-        source has less power are damped. 0 divides as it stands. None takes it from the noise,
-        see Notes.
-    taper : float, optional
-        Fraction of the rows at the top and at the bottom, and of the columns at the left and the
-        right, over which both images fade to their means: 0 to 0.5. It weakens the cross.
-    normalize : {"max", "sum"}, optional
-        Divide the taps by the largest or by their sum.
-    cutoff : float, optional
-        Taps below this fraction of the largest become 0: 0 to 1.
-    workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
-    callback : callable, optional
-        Called as ``callback(done, total)`` in the calling thread; an exception stops the work.
+    problem : Problem
+        Images of one shape. Its ``kernel_shape`` is cropped around the origin; None keeps all
+        (m, n) taps, the origin at ``(m // 2, n // 2)`` as `fftshift` puts it.
+    options : Options
+        Guard, taper, scale and cutoff.
+    run : Run
+        How.
 
     Returns
     -------
     KernelFit
-        ``kernel``, float64 in result units per source unit unless it is normalised, without
-        ``equations``, and with ``standard_errors`` of NaN. ``condition_number`` is the ratio of
-        the largest to the least power, ``epsilon`` included. ``residual_rms`` is that of the
-        cropped kernel with its cutoff, not normalised, over the pixels that no border rule
+        Without ``equations``, and with ``standard_errors`` of NaN. ``condition_number`` is the
+        ratio of the largest to the least power, ``epsilon`` included. ``residual_rms`` is that of
+        the cropped kernel with its cutoff, not normalised, over the pixels that no border rule
         touches; of a kernel of all taps, before its cutoff, over all pixels of the periodic
         images as they were tapered.
 
@@ -91,16 +110,10 @@ def fit_spectral(
     ------
     SingularFitError
         If the source is flat, or ``epsilon`` is 0 and frequencies of the source are.
-    TypeError
-        If ``epsilon``, ``taper`` or ``cutoff`` is not a number.
     ValueError
         If a result has not the shape of its source, pairs differ in shape, the kernel is larger
-        than the images, a pixel is not finite, no tap is positive or their sum is zero where
-        that is divided by, or an argument is out of its range.
-
-    See Also
-    --------
-    fastkernel.estimate_kernel : Least squares, exact whatever the border.
+        than the images, a pixel is not finite, or no tap is positive or their sum is zero where
+        that is divided by.
 
     Notes
     -----
@@ -132,52 +145,31 @@ def fit_spectral(
        nonlinear regression", Biometrika 73 (1986) 625, doi:10.1093/biomet/73.3.625.
     .. [3] F. J. Harris, "On the use of windows for harmonic analysis with the discrete Fourier
        transform", Proc. IEEE 66 (1978) 51, doi:10.1109/PROC.1978.10837.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastkernel import convolve
-    >>> image = np.random.default_rng(0).standard_normal((40, 40))
-    >>> blur = np.array([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.0, 0.1]])
-    >>> result = convolve(image, blur, mode="same", boundary="circular")
-    >>> fit = fit_spectral([(image, result)], (3, 3), epsilon=0.0)
-    >>> np.allclose(fit.kernel, blur)
-    True
     """
-    guard = None if epsilon is None else as_penalty(epsilon, "epsilon")
-    faded = 0.0 if taper is None else as_fraction(taper, "taper", 0.5)
-    by = None if normalize is None else as_choice(normalize, "normalize", ("max", "sum"))
-    least = None if cutoff is None else as_fraction(cutoff, "cutoff", 1.0)
-    threads = as_workers(workers)
+    pairs = [(in_memory(x), in_memory(y)) for x, y in problem.images]
     frame = _frame(pairs)
-    shape = frame if kernel_shape is None else as_kernel_shape(kernel_shape)
+    whole = problem.kernel_shape is None
+    shape = frame if whole else problem.shape
     windows = [window_of_pair(x, y, shape, None) for x, y in pairs]
-    row, col = (frame[0] // 2, frame[1] // 2) if kernel_shape is None else centre(shape)
+    row, col = (frame[0] // 2, frame[1] // 2) if whole else centre(shape)
 
     kernel = np.empty(shape)
-    energy, condition = _divide(pairs, faded, guard, kernel, (-row, -col), threads, callback)
-    divisor = 1.0 if by is None else _divisor(kernel, by)
-    if least is not None:
-        kernel[kernel < least * _divisor(kernel, "max")] = 0
+    energy, condition = _divide(pairs, options, kernel, (-row, -col), run)
+    divisor = 1.0 if options.normalize is None else _divisor(kernel, options.normalize)
+    if options.cutoff is not None:
+        kernel[kernel < options.cutoff * _divisor(kernel, "max")] = 0
     n_pixels = len(pairs) * math.prod(frame)
-    if kernel_shape is not None:
+    if not whole:
         n_pixels = sum(window.n_pixels for window in windows)
         energy = sum(
-            _residual_energy(x, y, kernel, window, threads)
+            _residual_energy(x, y, kernel, window, run.workers)
             for (x, y), window in zip(pairs, windows, strict=True)
         )
     kernel /= divisor
-    return KernelFit(
-        kernel=kernel,
-        residual_rms=math.sqrt(max(energy, 0.0) / n_pixels),
-        condition_number=condition,
-        rank=kernel.size,
-        n_pixels=n_pixels,
-        method="fft",
-        solver="division",
-        equations=None,
-        _factor=None,
+    solution = Solution(
+        taps=kernel, solver="division", rank=kernel.size, condition_number=condition
     )
+    return fit_of(solution, energy, n_pixels, method="fft")
 
 
 def _frame(pairs: Sequence[tuple[AnyArray, AnyArray]]) -> Shape:
@@ -233,7 +225,7 @@ def _residual_energy(
 def _tapered(image: AnyArray, taper: float) -> transforms.Rows:
     """Return the rows of an image that fades to its mean."""
     frame = image.shape[0], image.shape[1]
-    plain = transforms.rows_of(image, frame)
+    plain = rows_of(image, frame)
     if taper == 0:
         return plain
     with np.errstate(over="ignore", invalid="ignore"):
@@ -341,12 +333,10 @@ class _Quotient:
 
 def _divide(
     pairs: Sequence[tuple[AnyArray, AnyArray]],
-    taper: float,
-    epsilon: float | None,
+    options: Options,
     out: FloatArray,
     origin: Shape,
-    workers: int,
-    callback: Progress | None,
+    run: Run,
 ) -> tuple[float, float]:
     """Write the part of the kernel that begins at ``origin``, counted around, to ``out``.
 
@@ -358,13 +348,14 @@ def _divide(
         Largest power over the least, with ``epsilon``.
     """
     m, n = frame = _frame(pairs)
+    epsilon, workers = options.epsilon, run.workers
     quotient = _Quotient(frame, len(pairs) > 1)
-    steps = transforms.stages(callback, len(pairs) * (4 if epsilon is None else 3) + 1)
+    steps = transforms.stages(run.progress, len(pairs) * (4 if epsilon is None else 3) + 1)
     source_energy = result_energy = noise = 0.0
     for i, pair in enumerate(pairs):
         names = ("source", "result") if len(pairs) == 1 else (f"source[{i}]", f"result[{i}]")
         x, y = (
-            _finite_row_spectra(name, image, taper, len(out), workers, next(steps))
+            _finite_row_spectra(name, image, options.taper, len(out), workers, next(steps))
             for name, image in zip(names, pair, strict=True)
         )
         source_energy += x.energy
@@ -396,13 +387,13 @@ def _divide(
 def _finite_row_spectra(
     name: str,
     image: AnyArray,
-    taper: float,
+    taper: float | None,
     room: int,
     workers: int,
     progress: Progress | None,
 ) -> transforms.RowSpectra:
     frame = image.shape[0], image.shape[1]
-    rows = _tapered(image, taper)
+    rows = _tapered(image, taper or 0.0)
     found = transforms.row_spectra(rows, frame, _FLOAT64, workers, progress, room=room)
     if not math.isfinite(found.energy):
         refuse_non_finite(name, image)

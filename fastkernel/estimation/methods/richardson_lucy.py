@@ -4,25 +4,28 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastkernel._images.borders import load
 from fastkernel._images.checks import as_count, as_penalty, refuse_non_finite
+from fastkernel._images.pairs import Pair, held, used_images
 from fastkernel._loops import ratios, stencil
 from fastkernel._machine.fft import borrowed_tile_transforms
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares, split
-from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
+from fastkernel._machine.run import Run
+from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
+from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.convolution.convolution_cost import engine_times, fft_lengths
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel.estimation.equations import sweeps
 from fastkernel.estimation.equations.background import background_sums
-from fastkernel.estimation.equations.gathering_engines import Pair
-from fastkernel.estimation.fit import KernelFit
+from fastkernel.estimation.equations.sweeps import View, each_pair, sweep
+from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.direct import refuse_too_few
+from fastkernel.estimation.solvers.solution import Solution
 
 _NUM_ITER, _TOL = 500, 1e-6
 
@@ -63,16 +66,16 @@ def _divide(y: FloatArray, convolved: FloatArray, scratch: Scratch) -> tuple[flo
     return likelihood, energy
 
 
-def _expect_directly(pairs: Sequence[Pair], taps: FloatArray, workers: int) -> _Expected:
+def _expect_directly(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> _Expected:
     """Convolve, divide and correlate tap by tap."""
 
-    def act(view: sweeps.View, found: tuple[float, float] | None) -> tuple[float, float]:
+    def act(view: View, found: tuple[float, float] | None) -> tuple[float, float]:
         likelihood, energy = _divide(view.y, view.convolved, view.scratch)
         before = found or (0.0, 0.0)
         return before[0] + likelihood, before[1] + energy
 
     moments, likelihood, energy = np.zeros(taps.shape), 0.0, 0.0
-    for _, part, sums in sweeps.sweep(pairs, taps, act, workers):
+    for _, part, sums in sweep(pairs, taps, act, run):
         moments += part
         likelihood += sums[0]
         energy += sums[1]
@@ -157,11 +160,11 @@ class _TransformJob:
         stencil.correlate_tile(x, (0, 0), self.taps, (height, width), convolved, 0, 0)
 
 
-def _expect_by_transforms(pairs: Sequence[Pair], taps: FloatArray, workers: int) -> _Expected:
+def _expect_by_transforms(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> _Expected:
     """Convolve, divide and correlate by transforms of tiles."""
-    jobs = []
     (p, q), float64 = taps.shape, np.dtype(np.float64)
-    for pair in pairs:
+
+    def make_jobs(_: int, pair: Pair) -> list[_TransformJob]:
         lengths = fft_lengths(pair.window.shape, (p, q), 8)
         with borrowed_tile_transforms(lengths, float64) as plan:
             plan.tile[:] = 0
@@ -169,15 +172,17 @@ def _expect_by_transforms(pairs: Sequence[Pair], taps: FloatArray, workers: int)
             plan.forward()
             spectrum = plan.spectrum.conj() / math.prod(lengths)
         tiles = Tiles(pair.window.shape, (lengths[0] - p + 1, lengths[1] - q + 1))
-        jobs += [
+        return [
             _TransformJob(pair, taps, spectrum, lengths, part)
             for part in shares(tiles, engines.MAX_JOBS)
         ]
+
     moments, likelihood, energy = np.zeros((p, q)), 0.0, 0.0
-    for found in run_jobs(jobs, Scratch, workers):
-        moments += found.moments
-        likelihood += found.likelihood
-        energy += found.energy
+    for _, pieces in each_pair(pairs, (p, q), make_jobs, run):
+        for _, found in pieces:
+            moments += found.moments
+            likelihood += found.likelihood
+            energy += found.energy
     # Where all products are dark, rounding may leave less than nothing.
     return _Expected(moments.clip(0), likelihood, energy)
 
@@ -210,7 +215,7 @@ def _refuse_negative(name: str, image: AnyArray, origin: Shape = (0, 0)) -> None
 
 def _check_pixels(pairs: Sequence[Pair], kernel_shape: Shape) -> None:
     """Raise for pixels that are negative or not finite, and for sources that tell nothing."""
-    for name, image, origin in sweeps.used_images(pairs):
+    for name, image, origin in used_images(pairs):
         _refuse_negative(name, image, origin)
 
     def tells(pair: Pair) -> bool:
@@ -228,16 +233,44 @@ def _check_pixels(pairs: Sequence[Pair], kernel_shape: Shape) -> None:
         raise SingularFitError(msg)
 
 
-def fit_richardson_lucy(
-    pairs: Sequence[Pair],
-    kernel_shape: Shape,
-    *,
-    num_iter: int | None = None,
-    tol: float | None = None,
-    acceleration: bool = True,
-    workers: int = 1,
-    callback: Progress | None = None,
-) -> KernelFit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What "richardson_lucy" takes.
+
+    Attributes
+    ----------
+    nonnegative : bool
+        Without effect: no tap is negative.
+    num_iter : int or None
+        Most iterations; 500 when None.
+    tol : float or None
+        Stop where no tap changes by more than this share of the largest; 1e-6 when None. The
+        changes of a slow iteration are less than its error.
+    acceleration : bool
+        Whether to extrapolate from one iterate to the next. Where that makes the likelihood
+        fall, it starts afresh.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one is out of its range.
+    """
+
+    of_problem: ClassVar = ("boundary",)
+
+    nonnegative: bool = False
+    num_iter: int | None = None
+    tol: float | None = None
+    acceleration: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_iter is not None:
+            object.__setattr__(self, "num_iter", as_count(self.num_iter, "num_iter"))
+        if self.tol is not None:
+            object.__setattr__(self, "tol", as_penalty(self.tol, "tol"))
+
+
+def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     r"""Estimate a nonnegative kernel by Richardson-Lucy iterations.
 
     Maximises the likelihood of a result whose pixels are counts with the convolution as their
@@ -245,23 +278,12 @@ def fit_richardson_lucy(
 
     Parameters
     ----------
-    pairs : sequence of Pair
-        Images without negative pixels, and which of their pixels belong together.
-    kernel_shape : (int, int)
-        ``(p, q)``, in pixels.
-    num_iter : int, optional
-        Most iterations; 500 when None.
-    tol : float, optional
-        Stop where no tap changes by more than this share of the largest; 1e-6 when None. The
-        changes of a slow iteration are less than its error.
-    acceleration : bool, optional
-        Whether to extrapolate from one iterate to the next [3]_. Where that makes the likelihood
-        fall, it starts afresh.
-    workers : int, optional
-        Threads to use. The answer is the same bit for bit.
-    callback : callable, optional
-        Called as ``callback(iterations, num_iter)`` in the calling thread; an exception stops
-        the work.
+    problem : Problem
+        Images without negative pixels.
+    options : Options
+        When to stop, and whether to extrapolate [3]_.
+    run : Run
+        How; it hears of every iteration.
 
     Returns
     -------
@@ -275,8 +297,8 @@ def fit_richardson_lucy(
     ------
     SingularFitError
         If there are fewer pixels than taps, or every source is flat.
-    TypeError, ValueError
-        If a pixel is negative or not finite, or ``num_iter`` or ``tol`` is out of its range.
+    ValueError
+        If a pixel is negative or not finite.
 
     Notes
     -----
@@ -296,19 +318,18 @@ def fit_richardson_lucy(
     .. [3] D. S. C. Biggs and M. Andrews, "Acceleration of iterative image restoration
        algorithms", Appl. Opt. 36 (1997) 1766-1775.
     """
-    most = _NUM_ITER if num_iter is None else as_count(num_iter, "num_iter")
-    tolerance = _TOL if tol is None else as_penalty(tol, "tol")
-    pairs = sweeps.held(pairs)
+    kernel_shape = problem.shape
+    pairs = held(problem.pairs())
     n_pixels = sum(pair.window.n_pixels for pair in pairs)
     refuse_too_few(n_pixels, math.prod(kernel_shape))
     _check_pixels(pairs, kernel_shape)
-    sums = [background_sums(pair, kernel_shape, 0, workers) for pair in pairs]
+    sums = [background_sums(pair, kernel_shape, 0, run.workers) for pair in pairs]
     seen = np.sum([part.products for part in sums], axis=0).reshape(kernel_shape)[::-1, ::-1]
     counts = sum(float(part.moments[0]) for part in sums)
     expect = partial(
         _expect_by_transforms if _transforms_win(pairs, kernel_shape) else _expect_directly,
         pairs,
-        workers=workers,
+        run=run.silent,
     )
     start = np.where(seen > 0, counts / seen.sum(), 0.0)
     history: list[float] = []
@@ -320,50 +341,43 @@ def fit_richardson_lucy(
         np.divide(taps * found.moments, seen, out=updated, where=seen > 0)
         return updated
 
-    taps, done, converged = _iterate(
-        update, start, history, most, tolerance, acceleration, callback
-    )
+    taps, done, converged = _iterate(update, start, history, options, run)
     last = expect(taps)
     history.append(last.likelihood)
-    return KernelFit(
-        kernel=np.ascontiguousarray(taps[::-1, ::-1]),
-        residual_rms=math.sqrt(last.energy / n_pixels),
-        condition_number=math.nan,
+    solution = Solution(
+        taps=np.ascontiguousarray(taps[::-1, ::-1]),
+        solver="biggs_andrews" if options.acceleration else "plain",
         rank=taps.size,
-        n_pixels=n_pixels,
-        method="richardson_lucy",
-        solver="biggs_andrews" if acceleration else "plain",
-        equations=None,
-        _factor=None,
         num_iter=done,
         converged=converged,
         history={"log_likelihood": np.array(history)},
     )
+    return fit_of(solution, last.energy, n_pixels, method="richardson_lucy")
 
 
 def _iterate(
     update: Callable[[FloatArray], FloatArray],
     taps: FloatArray,
     history: Sequence[float],
-    most: int,
-    tol: float,
-    acceleration: bool,
-    callback: Progress | None,
+    options: Options,
+    run: Run,
 ) -> tuple[FloatArray, int, bool]:
     """Return the taps, how many updates were taken, and whether they met the tolerance.
 
     ``update`` extends ``history`` by the likelihood of the taps that it is given.
     """
+    most = _NUM_ITER if options.num_iter is None else options.num_iter
+    tol = _TOL if options.tol is None else options.tol
     point, last = taps, None
     for done in range(1, most + 1):
         updated = update(point)
         change = updated - point
-        if callback is not None:
-            callback(done, most)
+        if run.progress is not None:
+            run.progress(done, most)
         if np.abs(change).max() <= tol * updated.max():
             return updated, done, True
         share = 0.0
-        if acceleration and last is not None and not history[-1] < history[-2]:
+        if options.acceleration and last is not None and not history[-1] < history[-2]:
             share = float(np.clip(np.vdot(change, last) / np.vdot(last, last), 0.0, 1.0))
         point = np.maximum(updated + share * (updated - taps), _LEAST * updated)
         taps, last = updated, change

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from scipy import fft, linalg
@@ -13,8 +13,9 @@ from fastkernel._machine.fft import borrowed_tile_transforms
 from fastkernel._typing import FloatArray, Progress, Shape
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.solvers.constraints import tap_groups
-from fastkernel.estimation.solvers.options import Options
+from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.penalties import Penalty
+from fastkernel.estimation.solvers.solution import Iterated
 
 Matrix: TypeAlias = Callable[[FloatArray], FloatArray]
 
@@ -28,27 +29,6 @@ _EIGENVALUE_TOL, _MAX_PRODUCTS = 1e-6, 200
 # A multiple of the first objective that no stable descent comes near.
 _DIVERGED = 1e6
 _REPORT_EVERY = 16
-
-
-class Descent(NamedTuple):
-    """What a descent found, (p, q) taps, and how.
-
-    Attributes
-    ----------
-    taps : (p, q) float64 array
-        The kernel.
-    num_iter : int
-        Steps that were taken.
-    converged : bool
-        Whether the gradient mapping is within the tolerance.
-    history : dict
-        "objective" and "residual_rms" at the start and after every step.
-    """
-
-    taps: FloatArray
-    num_iter: int
-    converged: bool
-    history: dict[str, FloatArray]
 
 
 @contextmanager
@@ -141,7 +121,7 @@ def largest_eigenvalue(matrix: Matrix, kernel_shape: Shape) -> float:
     return bound
 
 
-def safe_step(largest: float, options: Options) -> float:
+def safe_step(largest: float, options: SolverOptions) -> float:
     """Return the length of the step, or refuse the one that was asked for.
 
     Gradient descent is stable below ``2 / largest``; with momentum, ``1 / largest`` is proved.
@@ -180,9 +160,9 @@ def descend(
     hidden: float,
     n_pixels: int,
     penalty: Penalty,
-    options: Options,
+    options: SolverOptions,
     progress: Progress | None = None,
-) -> Descent:
+) -> Iterated:
     r"""Go down from zero, or the point nearest to it that keeps the constraints.
 
     Parameters
@@ -199,14 +179,14 @@ def descend(
         Pixels of the result.
     penalty : Penalty
         Added to the objective; 0 for none.
-    options : Options
+    options : SolverOptions
         Its ``solver`` descends.
     progress : callable, optional
         Called as ``progress(done, total)`` every few steps; an exception stops the work.
 
     Returns
     -------
-    Descent
+    Iterated
         With ``num_iter + 1`` numbers in each history.
 
     Raises
@@ -306,7 +286,7 @@ def descend(
             progress(iteration + 1, options.iterations)
     if progress is not None:
         progress(options.iterations, options.iterations)
-    return Descent(
+    return Iterated(
         taps.reshape(kernel_shape),
         len(objectives) - 1,
         options.reached(measure / size if size else 0.0),

@@ -18,7 +18,7 @@ _NUM_ITER = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SolverOptions:
     """How to solve normal equations, and what the kernel must be.
 
     Attributes

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
 
 from fastkernel._typing import FloatArray, Progress, Shape
 from fastkernel.estimation.solvers.constraints import minimise
-from fastkernel.estimation.solvers.options import Options
+from fastkernel.estimation.solvers.options import SolverOptions
+from fastkernel.estimation.solvers.solution import Iterated
 
 # Singular vectors to start from, as long as their singular values are not this much smaller than
 # the first: the nearest product of an unconstrained kernel need not lead to the best one.
@@ -17,27 +17,15 @@ _STARTS = 3
 _SHARE = 0.05
 
 
-class Alternated(NamedTuple):
-    """What alternating least squares found, (p, q) taps, and how.
-
-    ``history`` has the "objective" and the "residual_rms", one a step from the start on.
-    """
-
-    taps: FloatArray
-    num_iter: int
-    converged: bool
-    history: dict[str, FloatArray]
-
-
 def alternate(
     gram: FloatArray,
     moments: FloatArray,
     kernel_shape: Shape,
     start: FloatArray,
-    options: Options,
+    options: SolverOptions,
     measure: Callable[[FloatArray], tuple[float, float]],
     progress: Progress | None = None,
-) -> Alternated:
+) -> Iterated:
     r"""Find the best column times row by alternating least squares.
 
     Parameters
@@ -50,7 +38,7 @@ def alternate(
         ``(p, q)``.
     start : (p, q) float64 array
         An unconstrained kernel, whose leading singular vectors are the starts.
-    options : Options
+    options : SolverOptions
         ``nonnegative`` and ``unit_sum`` hold for column and row alike; ``iterations`` and
         ``tolerance`` are those of the relative change of the kernel.
     measure : callable
@@ -60,7 +48,7 @@ def alternate(
 
     Returns
     -------
-    Alternated
+    Iterated
         The best of the starts' ends. Each is a minimum in column and row apart; that none is
         better is not proved.
 
@@ -80,7 +68,7 @@ def alternate(
     columns = vectors[0].T[: len(rows)]
     total = len(rows) * options.iterations
     tensor, matrix = gram.reshape(*kernel_shape, *kernel_shape), moments.reshape(kernel_shape)
-    ends: list[Alternated] = []
+    ends: list[Iterated] = []
     for column, row in zip(columns, rows, strict=True):
 
         def report(done: int, before: int = len(ends) * options.iterations) -> None:
@@ -98,10 +86,10 @@ def _from(
     moments: FloatArray,
     column: FloatArray,
     row: FloatArray,
-    options: Options,
+    options: SolverOptions,
     measure: Callable[[FloatArray], tuple[float, float]],
     report: Callable[[int], None],
-) -> Alternated:
+) -> Iterated:
     """Alternate from one column and row."""
     column, row = _allowed(column, options), _allowed(row, options)
     kernel = np.multiply.outer(column, row)
@@ -126,21 +114,21 @@ def _from(
         row = _scaled(row, options)
     names = "objective", "residual_rms"
     lines = dict(zip(names, np.array(history).T.copy(), strict=True))
-    return Alternated(kernel, len(history) - 1, options.reached(change), lines)
+    return Iterated(kernel, len(history) - 1, options.reached(change), lines)
 
 
-def _best(matrix: FloatArray, moments: FloatArray, options: Options) -> FloatArray:
+def _best(matrix: FloatArray, moments: FloatArray, options: SolverOptions) -> FloatArray:
     """Return the best line, the other one given."""
     normal = np.ones(len(moments)) if options.unit_sum else None
     return minimise(matrix, moments, nonnegative=options.nonnegative, normal=normal).taps
 
 
-def _scaled(line: FloatArray, options: Options) -> FloatArray:
+def _scaled(line: FloatArray, options: SolverOptions) -> FloatArray:
     """Return a line of length 1, unless its sum is to be 1: the other one holds the scale."""
     return line if options.unit_sum else np.asarray(line / linalg.norm(line))
 
 
-def _allowed(line: FloatArray, options: Options) -> FloatArray:
+def _allowed(line: FloatArray, options: SolverOptions) -> FloatArray:
     """Return a line that keeps the constraints, near one that need not."""
     if options.nonnegative:
         line = np.abs(line)

@@ -1,56 +1,42 @@
 """From equations and options to a kernel: which solver answers what is asked."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
 
 import numpy as np
 from scipy import linalg, sparse
 
 from fastkernel._typing import FloatArray, Progress
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.solvers.constraints import minimise, symmetric_basis
 from fastkernel.estimation.solvers.descents import applied, descend
-from fastkernel.estimation.solvers.direct import Factor, factorise, least_eigenvalue, refuse_too_few
-from fastkernel.estimation.solvers.options import Options
+from fastkernel.estimation.solvers.direct import (
+    Factor,
+    factorise,
+    least_eigenvalue,
+    refuse_too_few,
+)
+from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.penalties import Penalty, gcv_weight
 from fastkernel.estimation.solvers.separable import alternate
-
-if TYPE_CHECKING:
-    from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.solvers.solution import Solution, System
 
 
-class _Answer(NamedTuple):
-    """Taps, and what the solver has to say of them."""
-
-    taps: FloatArray
-    solver: str
-    condition_number: float
-    rank: int
-    factor: Factor | None = None
-    num_iter: int = 0
-    converged: bool = True
-    history: Mapping[str, FloatArray] | None = None
-
-
-def solve_equations(
-    equations: "NormalEquations", options: Options, progress: Progress | None = None
-) -> KernelFit:
+def solve(system: System, options: SolverOptions, progress: Progress | None = None) -> Solution:
     """Find the kernel; `NormalEquations.solve` with its arguments checked.
 
     Parameters
     ----------
-    equations : NormalEquations
+    system : System
         What to solve.
-    options : Options
+    options : SolverOptions
         How, and under which constraints.
     progress : callable, optional
         Called as ``progress(done, total)`` with the iterations of a solver that takes any.
 
     Returns
     -------
-    KernelFit
+    Solution
         Its ``solver`` is "cholesky", "active_set", "alternating_least_squares", "minimum_norm",
         "gradient_descent" or "fista".
 
@@ -61,62 +47,35 @@ def solve_equations(
     ValueError
         If the kernel's shape or the step does not suit the options.
     """
-    shape, n_pixels = equations.kernel_shape, equations.n_pixels
+    shape, n_pixels = system.kernel_shape, system.n_pixels
     options.refuse_shape(shape)
     if not n_pixels:
         refuse_too_few(0, math.prod(shape))
     basis = None if options.symmetric is None else symmetric_basis(shape, options.symmetric)
-    weight = _weight(equations, basis, options)
-    penalty, gram = Penalty(weight, options.smooth), equations.gram
+    weight = _weight(system, basis, options)
+    penalty, gram = Penalty(weight, options.smooth), system.gram
     if weight:
         gram = np.asarray(gram + penalty.matrix(shape))
-
-    def residual_energy(taps: FloatArray) -> float:
-        left = equations.energy + taps @ (equations.gram @ taps - 2 * equations.moments)
-        return max(float(left), equations.hidden_energy)
-
     if options.descends:
-        answer = _descended(equations, gram, penalty, options, progress)
+        found = _descended(system, gram, penalty, options, progress)
     elif options.separable:
-
-        def measure(taps: FloatArray) -> tuple[float, float]:
-            residual = residual_energy(taps)
-            pushed = float(taps @ penalty(taps.reshape(shape)).ravel())
-            return (residual + pushed) / 2, math.sqrt(residual / n_pixels)
-
-        answer = _alternated(equations, gram, options, measure, progress)
+        found = _alternated(system, gram, penalty, options, progress)
     elif options.solver == "minimum_norm":
-        answer = _minimum_norm(equations, basis)
+        found = _minimum_norm(system, basis)
     else:
-        answer = _direct(equations, gram, basis, options)
-    return KernelFit(
-        kernel=answer.taps.reshape(shape),
-        residual_rms=math.sqrt(residual_energy(answer.taps) / n_pixels),
-        condition_number=answer.condition_number,
-        rank=answer.rank,
-        n_pixels=n_pixels,
-        method="lstsq",
-        solver=answer.solver,
-        equations=equations,
-        _factor=answer.factor,
-        num_iter=answer.num_iter,
-        converged=answer.converged,
-        history=answer.history,
-        ridge=weight / n_pixels if options.penalty is None else options.penalty,
-    )
+        found = _direct(system, gram, basis, options)
+    return replace(found, ridge=weight / n_pixels if options.penalty is None else options.penalty)
 
 
-def _weight(
-    equations: "NormalEquations", basis: "sparse.csr_array | None", options: Options
-) -> float:
+def _weight(system: System, basis: "sparse.csr_array | None", options: SolverOptions) -> float:
     """Return the penalty times the number of pixels."""
     if options.penalty is not None:
-        return options.penalty * equations.n_pixels
+        return options.penalty * system.n_pixels
     return gcv_weight(
-        *_reduced(equations.gram, equations.moments, basis),
-        equations.energy,
-        equations.n_pixels - equations.background_terms,
-        equations.hidden_energy,
+        *_reduced(system.gram, system.moments, basis),
+        system.energy,
+        system.n_pixels - system.background_terms,
+        system.hidden_energy,
     )
 
 
@@ -130,18 +89,18 @@ def _reduced(
 
 
 def _direct(
-    equations: "NormalEquations",
+    system: System,
     gram: FloatArray,
     basis: "sparse.csr_array | None",
-    options: Options,
-) -> _Answer:
+    options: SolverOptions,
+) -> Solution:
     """Solve exactly, in the coordinates of the symmetry."""
-    matrix, moments = _reduced(gram, equations.moments, basis)
-    n, normal = len(gram), None
+    matrix, moments = _reduced(gram, system.moments, basis)
+    shape, n, normal = system.kernel_shape, len(gram), None
     if options.unit_sum:
         normal = np.ones(n) if basis is None else np.asarray(basis.T @ np.ones(n))
-    if gram is equations.gram and not options.nonnegative:
-        left = equations.n_pixels - equations.background_terms
+    if gram is system.gram and not options.nonnegative:
+        left = system.n_pixels - system.background_terms
         refuse_too_few(left, len(matrix) - int(options.unit_sum))
     taps, factor = minimise(matrix, moments, nonnegative=options.nonnegative, normal=normal)
     condition = factor.condition_number
@@ -149,54 +108,59 @@ def _direct(
         taps = basis @ taps
     if options.nonnegative:
         # Taps that stand at their bound have no error of the usual kind.
-        return _Answer(taps, "active_set", condition, n)
+        return Solution(
+            taps=taps.reshape(shape), solver="active_set", condition_number=condition, rank=n
+        )
     if basis is not None:
         inner = basis if factor.basis is None else basis @ factor.basis
         factor = Factor(factor.lower, condition, inner)
-    return _Answer(taps, "cholesky", condition, n, factor)
+    return Solution(
+        taps=taps.reshape(shape),
+        solver="cholesky",
+        condition_number=condition,
+        rank=n,
+        factor=factor,
+    )
 
 
-def _minimum_norm(equations: "NormalEquations", basis: "sparse.csr_array | None") -> _Answer:
+def _minimum_norm(system: System, basis: "sparse.csr_array | None") -> Solution:
     """Return the shortest minimiser, the condition number of what it rests on, and the rank."""
-    matrix, moments = _reduced(equations.gram, equations.moments, basis)
+    matrix, moments = _reduced(system.gram, system.moments, basis)
     eigenvalues, vectors = linalg.eigh(matrix, check_finite=False)
-    known = eigenvalues > least_eigenvalue(eigenvalues[-1], len(equations.gram))
+    known = eigenvalues > least_eigenvalue(eigenvalues[-1], len(system.gram))
     values, axes = eigenvalues[known], vectors[:, known]
     taps = axes @ ((axes.T @ moments) / values)
     condition = float(values[-1] / values[0]) if len(values) else math.inf
-    return _Answer(taps if basis is None else basis @ taps, "minimum_norm", condition, len(values))
+    return Solution(
+        taps=np.asarray(taps if basis is None else basis @ taps).reshape(system.kernel_shape),
+        solver="minimum_norm",
+        condition_number=condition,
+        rank=len(values),
+    )
 
 
 def _descended(
-    equations: "NormalEquations",
+    system: System,
     gram: FloatArray,
     penalty: Penalty,
-    options: Options,
+    options: SolverOptions,
     progress: Progress | None,
-) -> _Answer:
+) -> Solution:
     """Descend, which does not need the source to tell all taps apart."""
-    shape = equations.kernel_shape
-    with applied(equations.gram, shape) as matrix:
+    shape = system.kernel_shape
+    with applied(system.gram, shape) as matrix:
         found = descend(
             matrix,
-            equations.moments.reshape(shape),
-            equations.energy,
-            equations.hidden_energy,
-            equations.n_pixels,
+            system.moments.reshape(shape),
+            system.energy,
+            system.hidden_energy,
+            system.n_pixels,
             penalty,
             options,
             progress,
         )
     condition, rank, _ = _determined(gram)
-    return _Answer(
-        found.taps.ravel(),
-        options.solver,
-        condition,
-        rank,
-        num_iter=found.num_iter,
-        converged=found.converged,
-        history=found.history,
-    )
+    return found.solution(options.solver, condition, rank)
 
 
 def _determined(gram: FloatArray) -> tuple[float, int, Factor | None]:
@@ -212,23 +176,21 @@ def _determined(gram: FloatArray) -> tuple[float, int, Factor | None]:
 
 
 def _alternated(
-    equations: "NormalEquations",
+    system: System,
     gram: FloatArray,
-    options: Options,
-    measure: Callable[[FloatArray], tuple[float, float]],
+    penalty: Penalty,
+    options: SolverOptions,
     progress: Progress | None,
-) -> _Answer:
+) -> Solution:
     """Alternate from the unconstrained kernel, or from the moments where there is none."""
-    shape, moments = equations.kernel_shape, equations.moments
+    shape, moments = system.kernel_shape, system.moments
+
+    def measure(taps: FloatArray) -> tuple[float, float]:
+        residual = system.residual_energy(taps)
+        pushed = float(taps @ penalty(taps.reshape(shape)).ravel())
+        return (residual + pushed) / 2, math.sqrt(residual / system.n_pixels)
+
     condition, rank, factor = _determined(gram)
     start = moments if factor is None else factor.solve(moments)
     found = alternate(gram, moments, shape, start.reshape(shape), options, measure, progress)
-    return _Answer(
-        found.taps.ravel(),
-        "alternating_least_squares",
-        condition,
-        rank,
-        num_iter=found.num_iter,
-        converged=found.converged,
-        history=found.history,
-    )
+    return found.solution("alternating_least_squares", condition, rank)

@@ -7,37 +7,26 @@ transforms it back while it is in the cache.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from fastkernel._images.borders import load
 from fastkernel._loops import spectra as loops
-from fastkernel._loops.restoration import crop_around
 from fastkernel._machine.fft import (
     ImageRowTransforms,
-    SmallTransforms,
     borrowed_image_column_transforms,
     borrowed_image_row_transforms,
-    borrowed_small_transforms,
 )
 from fastkernel._machine.tiles import Scratch, run_jobs, split
-from fastkernel._typing import AnyArray, Boundary, FloatArray, Progress, Shape
+from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
 
 T = TypeVar("T")
 
 # Bytes of the rows, or of the panel of every image, that a job transforms: with what belongs to
 # them a few second-level caches of 2 MB. Smaller panels would be copied in too short runs.
 JOB_BYTES = 512 << 10
-
-# Bytes of the pixels of a frame that is transformed at once, on one thread: all that belongs to it
-# fits the caches, and threads would take longer to begin than they save.
-SMALL_BYTES = 3 << 20
-
-# Columns that stand side by side in a sample of them.
-SAMPLED = 16
 
 Pointwise: TypeAlias = Callable[[Sequence[AnyArray], slice, Scratch], T]
 
@@ -56,41 +45,6 @@ class Rows(NamedTuple):
 
     read: Callable[[int, AnyArray], object]
     height: int
-
-
-def rows_of(
-    image: AnyArray,
-    frame: Shape,
-    *,
-    origin: Shape = (0, 0),
-    boundary: Boundary = "zero",
-    count: int | None = None,
-) -> Rows:
-    """Return the part of an endless image that a frame shows.
-
-    Parameters
-    ----------
-    image : (rows, cols) array
-        Any real dtype, layout and byte order.
-    frame : (int, int)
-        Shape of the part.
-    origin : (int, int), optional
-        Row and column of ``image`` at the frame's first pixel; may be negative.
-    boundary : str, optional
-        What stands beyond the image, as in `_borders.source_index`.
-    count : int, optional
-        Rows to read where only zeros follow; all of the frame when None.
-
-    Returns
-    -------
-    Rows
-        For `filter_spectra` and `row_spectra`.
-    """
-
-    def read(top: int, out: AnyArray) -> None:
-        load(image, (origin[0] + top, origin[1]), boundary, out)
-
-    return Rows(read, frame[0] if count is None else count)
 
 
 class RowSpectra(NamedTuple):
@@ -289,45 +243,6 @@ def transform_columns(
     return run_jobs(jobs, Scratch, workers, progress)
 
 
-def _sampled(n: int, share: int) -> list[slice]:
-    """Return some columns, side by side, of every so many of half a transform; or all for 1."""
-    half = n // 2 + 1
-    width = half if share == 1 else SAMPLED
-    return [slice(i, min(i + width, half)) for i in range(0, half, width * share)]
-
-
-def _sample_columns(
-    images: Sequence[RowSpectra],
-    pointwise: Pointwise[T],
-    share: int,
-    workers: int,
-    progress: Progress | None,
-) -> list[T]:
-    """Transform some columns of images and call a function of them."""
-    m, n = images[0].frame
-    blocks = _sampled(n, share)
-    width = blocks[0].stop
-
-    def job(columns: slice, scratch: Scratch, stopped: Callable[[], bool]) -> T:  # noqa: ARG001
-        spectra = []
-        with ExitStack() as borrowed:
-            for image in images:
-                plan = borrowed.enter_context(
-                    borrowed_image_column_transforms(m, width, image.dtype)
-                )
-                spectra.append(plan.lines[: columns.stop - columns.start])
-                plan.panel[...] = 0
-                for column in range(columns.start, columns.stop):
-                    number, place = divmod(column, image.panels.shape[2])
-                    into = plan.panel[: image.height, column - columns.start]
-                    into[:] = image.panels[number, : image.height, place]
-                plan.forward()
-            return pointwise(spectra, columns, scratch)
-
-    jobs = [partial(job, columns) for columns in blocks]
-    return run_jobs(jobs, Scratch, workers, progress)
-
-
 def _around(start: int, count: int, length: int) -> Iterator[tuple[slice, slice]]:
     """Yield the parts of a line counted around: where they go, and where they stand.
 
@@ -409,140 +324,6 @@ def change_rows(
     _over_rows(work, (image.panels, count, image.frame), workers, None)
 
 
-class Spectra(Protocol):
-    """The transforms of an image and a PSF in one frame."""
-
-    frame: Shape
-    energy: float
-
-    def columns(
-        self,
-        pointwise: Pointwise[T],
-        progress: Progress | None = None,
-        back: tuple[int, int] | None = None,
-    ) -> list[T]:
-        """Call a function of the columns, which changes them only if they go ``back``."""
-
-    def sample(
-        self, pointwise: Pointwise[T], share: int, progress: Progress | None = None
-    ) -> list[T]:
-        """Call a function of one in so many columns, some that stand side by side at a time."""
-
-    def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
-        """Write pixels of the first image, whose columns were brought back."""
-
-
-class _Panels:
-    """Those of a large frame: see `transform_columns` and `invert_rows`."""
-
-    def __init__(self, image: RowSpectra, psf: RowSpectra, workers: int) -> None:
-        self.frame, self.energy = image.frame, image.energy
-        self._pair, self._workers = (image, psf), workers
-
-    def columns(
-        self,
-        pointwise: Pointwise[T],
-        progress: Progress | None = None,
-        back: tuple[int, int] | None = None,
-    ) -> list[T]:
-        return transform_columns(self._pair, pointwise, self._workers, progress, back=back)
-
-    def sample(
-        self, pointwise: Pointwise[T], share: int, progress: Progress | None = None
-    ) -> list[T]:
-        return _sample_columns(self._pair, pointwise, share, self._workers, progress)
-
-    def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
-        invert_rows(self._pair[0], out, left, self._workers, progress)
-
-
-class _Small:
-    """Those of a small frame, transformed at once."""
-
-    def __init__(self, plan: SmallTransforms, frame: Shape, energy: float) -> None:
-        self.frame, self.energy, self._top, self._plan = frame, energy, 0, plan
-
-    def columns(
-        self,
-        pointwise: Pointwise[T],
-        progress: Progress | None = None,
-        back: tuple[int, int] | None = None,
-    ) -> list[T]:
-        lines = [self._plan.lines, self._plan.tap_lines]
-        found = pointwise(lines, slice(0, len(lines[0])), Scratch())
-        if back is not None:
-            self._top = back[0]
-            self._plan.inverse()
-        if progress is not None:
-            progress(1, 1)
-        return [found]
-
-    def sample(
-        self, pointwise: Pointwise[T], share: int, progress: Progress | None = None
-    ) -> list[T]:
-        lines, tap_lines, scratch = self._plan.lines, self._plan.tap_lines, Scratch()
-        found = [
-            pointwise([lines[columns], tap_lines[columns]], columns, scratch)
-            for columns in _sampled(self.frame[1], share)
-        ]
-        if progress is not None:
-            progress(1, 1)
-        return found
-
-    def invert(self, out: AnyArray, left: int, progress: Progress | None = None) -> None:
-        m, n = self.frame
-        crop_around(self._plan.rows, self._top % m, left % n, 1 / (m * n), out)
-        if progress is not None:
-            progress(1, 1)
-
-
-def is_small(frame: Shape, dtype: np.dtype[Any]) -> bool:
-    """Return whether a frame is transformed at once, on one thread."""
-    return frame[0] * frame[1] * dtype.itemsize <= SMALL_BYTES
-
-
-@contextmanager
-def pair_spectra(
-    image: Rows,
-    psf: Rows,
-    frame: Shape,
-    dtype: np.dtype[Any],
-    workers: int,
-    progress: Progress | None = None,
-    *,
-    room: int = 0,
-) -> Iterator[Spectra]:
-    """Lend the transforms of an image and a PSF, to look at them and to filter the image.
-
-    Parameters
-    ----------
-    image, psf : Rows
-        What to read.
-    frame, dtype, workers, progress, room
-        As in `row_spectra`.
-
-    Yields
-    ------
-    Spectra
-        That of a small frame is held whole, in scratch. That of a large one holds the rows'
-        spectra, and its columns are transformed whenever they are looked at.
-    """
-    if not is_small(frame, dtype):
-        spectra = row_spectra(image, frame, dtype, workers, progress, room=room)
-        yield _Panels(spectra, row_spectra(psf, frame, dtype, workers), workers)
-        return
-    with borrowed_small_transforms(frame, psf.height, dtype) as plan:
-        image.read(0, plan.rows[: image.height])
-        if image.height < frame[0]:
-            plan.rows[image.height :] = 0
-        energy = float(loops.sum_of_squares(plan.rows))
-        psf.read(0, plan.taps)
-        plan.forward()
-        if progress is not None:
-            progress(1, 1)
-        yield _Small(plan, frame, energy)
-
-
 def filter_spectra(
     images: Sequence[Rows],
     pointwise: Pointwise[T],
@@ -558,7 +339,7 @@ def filter_spectra(
     Parameters
     ----------
     images : sequence of Rows
-        Real images in one frame, for instance an image and a PSF. See `rows_of`.
+        Real images in one frame, for instance an image and a PSF.
     pointwise : callable
         The function, a panel of columns at a time: see `transform_columns`. What it leaves in
         ``spectra[0]`` is transformed back.
@@ -591,7 +372,9 @@ def filter_spectra(
     >>> image, out = np.eye(4), np.empty((4, 4))
     >>> def double(spectra, columns, scratch):
     ...     spectra[0] *= 2
-    >>> filter_spectra([rows_of(image, (4, 4))], double, (4, 4), out, origin=(1, 0))
+    >>> def read(top, rows):
+    ...     rows[:] = image[top : top + len(rows)]
+    >>> filter_spectra([Rows(read, 4)], double, (4, 4), out, origin=(1, 0))
     [None]
     >>> out.round(12).argmax(axis=1).tolist()
     [1, 2, 3, 0]
@@ -624,7 +407,11 @@ def forward(image: AnyArray, workers: int) -> AnyArray:
     """
     frame = image.shape[0], image.shape[1]
     dtype = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
-    half = row_spectra(rows_of(image, frame), frame, dtype, workers)
+
+    def load(top: int, rows: AnyArray) -> None:
+        np.copyto(rows, image[top : top + len(rows)], casting="unsafe")
+
+    half = row_spectra(Rows(load, frame[0]), frame, dtype, workers)
     out = np.empty((frame[0], frame[1] // 2 + 1), half.panels.dtype)
 
     def write(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> None:

@@ -1,0 +1,67 @@
+"""What is fitted: the images, and what is known of how one was made from the other."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastkernel._images.checks import as_boundary, as_degree, as_kernel_shape
+from fastkernel._images.pairs import Pair, as_pairs
+from fastkernel._images.windows import window_of_pair
+from fastkernel._typing import AnyArray, Boundary, Images, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Pairs of images, and what is known of the kernel that they share before it is looked for.
+
+    What a pixel is worth (a weight, a mask) belongs to its pair: a field of `Pair` reaches every
+    job that reads pixels.
+
+    Attributes
+    ----------
+    images : list of (source, result)
+        At least one pair, each an array or a `LazyImage`.
+    kernel_shape : (int, int) or None
+        Rows and columns of the kernel, in pixels; None for those of the images.
+    boundary : str or None
+        What stood beyond the source's frame; None where that is not known.
+    background : int or None
+        Degree of the polynomial beside the convolution; None where there is none.
+    """
+
+    images: list[tuple[AnyArray, AnyArray]]
+    kernel_shape: Shape | None
+    boundary: Boundary | None = None
+    background: int | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The kernel's, where a method needs one; ValueError if it was left open."""
+        return as_kernel_shape(self.kernel_shape)
+
+    def pairs(self) -> list[Pair]:
+        """Return the images with the windows that their shapes tell.
+
+        Raises
+        ------
+        ValueError
+            If a pair's shapes do not fit together, or the kernel does not fit inside.
+        """
+        shape = self.shape
+        return [Pair(x, y, window_of_pair(x, y, shape, self.boundary)) for x, y in self.images]
+
+
+def problem_of(
+    source: Images,
+    result: Images,
+    kernel_shape: Any,
+    boundary: str | None,
+    background: Any,
+    channel_axis: int | None,
+) -> Problem:
+    """Return the arguments of `estimate_kernel` that say what is fitted, checked one by one."""
+    return Problem(
+        as_pairs(source, result, channel_axis),
+        None if kernel_shape is None else as_kernel_shape(kernel_shape),
+        None if boundary is None else as_boundary(boundary),
+        None if background is None else as_degree(background),
+    )
