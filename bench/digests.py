@@ -4,6 +4,8 @@
 for a change that is to compute the same as before, on the same machine and versions.
 """
 
+# ruff: noqa: B023 (every call is made before the next one is named)
+
 import argparse
 import dataclasses
 import hashlib

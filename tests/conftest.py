@@ -19,8 +19,8 @@ def small_tiles(monkeypatch):
     """Cut even the smallest image into tiles, strips and jobs."""
     from fastkernel._loops import passes
     from fastkernel.convolution import convolution_engines as convolve_engines
-    from fastkernel.estimation.equations import gathering as gather
     from fastkernel.estimation.equations import gathering_engines as engines
+    from fastkernel.estimation.equations import sweeps
 
     def shortest_lengths(window_shape, kernel_shape, itemsize):
         return tuple(
@@ -33,8 +33,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(engines, "MAX_JOBS", 5)
     monkeypatch.setattr(engines, "FFT_TILES", 1)
     monkeypatch.setattr(engines, "fft_tiling", lambda window_shape, kernel_shape: (64, (4, 5)))
-    monkeypatch.setattr(gather, "MAX_JOBS", 5)
-    monkeypatch.setattr(gather, "THREADED_WORK", 0)
+    monkeypatch.setattr(sweeps, "THREADED_WORK", 0)
     monkeypatch.setattr(convolve_engines, "TILE_SHAPE", (3, 5))
     monkeypatch.setattr(convolve_engines, "MAX_JOBS", 5)
     monkeypatch.setattr(convolve_engines, "THREADED_TIME", 0)

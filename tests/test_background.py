@@ -3,13 +3,15 @@
 import naive
 import numpy as np
 import pytest
+from calls import equations_of, matched_pairs
 from numpy.polynomial.legendre import leggrid2d
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
+from fastkernel._machine.run import Run
 from fastkernel.estimation.equations import background as bg
-from fastkernel.estimation.equations.normal_equations import equations_of, matched_pairs
+from fastkernel.estimation.equations.residual import residual_moments_beside
 
 SHAPES = [(1, 1), (1, 6), (3, 4), (5, 2), (9, 8)]
 
@@ -214,7 +216,9 @@ def test_the_residual_of_kernel_and_background(many_jobs, rng):
     kernel = rng.standard_normal((3, 4))
     start = [rng.standard_normal(6), rng.standard_normal(6)]
     got = {
-        workers: bg.gather_residual(pairs, kernel[::-1, ::-1].copy(), sums, start, workers)
+        workers: residual_moments_beside(
+            pairs, kernel[::-1, ::-1].copy(), sums, start, Run(workers)
+        )
         for workers in (1, 2)
     }
     moments, energy, coefficients = got[1]
@@ -245,7 +249,7 @@ def test_the_pixels_correct_what_rounding_left():
     coefficients = [bg.coefficients_of(sums[0], found)]
     for _ in range(2):
         taps = found[::-1, ::-1].copy()
-        moments, _, coefficients = bg.gather_residual(pairs, taps, sums, coefficients, 1)
+        moments, _, coefficients = residual_moments_beside(pairs, taps, sums, coefficients, Run())
         found = found + fit._factor.solve(moments[::-1]).reshape(3, 3)
     first, last = (np.abs(k - kernel).max() for k in (fit.kernel, found))
     assert last < 1e-12

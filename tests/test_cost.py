@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from fastkernel._images.pairs import Pair
+from fastkernel._images.windows import Window
 from fastkernel._loops import passes
 from fastkernel.convolution import convolution_cost as _convolve_cost
 from fastkernel.estimation.equations import gathering_cost as _cost
@@ -82,7 +84,7 @@ def test_a_mixed_pair_is_as_wide_as_its_wider_image():
 def test_the_rim_of_a_job_is_bounded():
     """However long an image, few jobs, and few of their products, are kept at a time."""
     image = np.broadcast_to(np.uint8(0), (10**6, 10**6))
-    window = engines.Window((0, 0), (0, 0), (10**6 - 8, 10**6 - 8), "zero")
-    pair = engines.Pair(image, image, window)
+    window = Window((0, 0), (0, 0), (10**6 - 8, 10**6 - 8), "zero")
+    pair = Pair(image, image, window)
     assert len(engines.rim_jobs(pair, (9, 9))) <= 16
     assert len(engines.tile_jobs(pair, (9, 9), "fft")) <= engines.MAX_JOBS

@@ -5,20 +5,20 @@ import math
 import naive
 import numpy as np
 import pytest
+from calls import fit_large
+from constrained import CONSTRAINTS, dense, noise_pair, objective, onto_simplex, oracle
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.signal import fftconvolve
 from skimage import data
-from test_solvers import CONSTRAINTS, dense, noise_pair, objective, onto_simplex, oracle
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
-from fastkernel.estimation.solvers import descents
-from fastkernel._loops import descent
+from fastkernel._images.pairs import Pair
 from fastkernel._images.windows import window_of_pair
+from fastkernel._loops import descent
+from fastkernel.estimation.solvers import descents
 from fastkernel.estimation.solvers.constraints import tap_groups
 from fastkernel.estimation.solvers.descents import applied, largest_eigenvalue
-from fastkernel.estimation.equations.gathering_engines import Pair
-from fastkernel.estimation.equations.unformed import fit_large
-from fastkernel.estimation.solvers.options import Options
+from fastkernel.estimation.solvers.options import SolverOptions as Options
 from fastkernel.estimation.solvers.penalties import Penalty
 
 

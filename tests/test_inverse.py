@@ -11,9 +11,9 @@ from scipy.signal import convolve2d, correlate2d, fftconvolve
 from skimage import data
 
 from fastkernel import SingularFitError, convolve, psf
+from fastkernel.estimation.display import plot_inverse
 from fastkernel.estimation.inverse import inverse_methods
 from fastkernel.estimation.inverse.inverse_kernel import inverse_kernel
-from fastkernel.estimation.display import plot_inverse
 
 PLUS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
 BLUR = np.array([[0, 0.1, 0], [0.1, 0.6, 0.1], [0, 0.1, 0]])

@@ -3,17 +3,19 @@
 import naive
 import numpy as np
 import pytest
+from calls import fit_large
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 from scipy.signal import fftconvolve
 from skimage import data
 
 from fastkernel import SingularFitError, estimate_kernel
-from fastkernel.estimation.equations import unformed as large
+from fastkernel._images.pairs import Pair
 from fastkernel._images.windows import window_of_pair
-from fastkernel.estimation.equations.gathering_engines import Pair
+from fastkernel._machine.run import Run
+from fastkernel.estimation.equations import unformed as large
 from fastkernel.estimation.equations.gathering import gather_correlations
-from fastkernel.estimation.equations.unformed import fit_large
+from fastkernel.estimation.solvers.conjugate_gradients import conjugate_gradients
 
 SHAPES = [(1, 1), (1, 6), (6, 1), (2, 2), (5, 5), (4, 7), (7, 2)]
 
@@ -27,7 +29,7 @@ def fit(source, result, shape, boundary=None, ridge=0.0, workers=1):
 
 
 def operator_of(pairs, shape, workers=1):
-    autocorrelations = [found.base for _, found in gather_correlations(pairs, shape, workers)]
+    autocorrelations = [found.base for _, found in gather_correlations(pairs, shape, Run(workers))]
     return large.Operator(pairs, autocorrelations, workers)
 
 
@@ -165,9 +167,9 @@ def test_a_planted_large_kernel_comes_back_in_few_iterations(rng):
     assert np.abs(got.kernel - kernel).max() < 1e-12 * np.abs(kernel).max()
     assert got.residual_rms < 1e-12 * result.std()
     pair = pair_of(image, result, shape)
-    _, found = next(gather_correlations([pair], shape, 2))
+    _, found = next(gather_correlations([pair], shape, Run(2)))
     operator = large.Operator([pair], [found.base], 2)
-    assert large.conjugate_gradients(operator, found.moments, 1e-8).num_iter < 25
+    assert conjugate_gradients(operator, found.moments, 1e-8).num_iter < 25
 
 
 @pytest.mark.jit

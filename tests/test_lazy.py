@@ -6,8 +6,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fastkernel import estimate_kernel, normal_equations
-from fastkernel.estimation.equations import gathering as gather
 from fastkernel._images.lazy import LazyImage, is_lazy, read
+from fastkernel.estimation.equations import sweeps as gather
 
 
 class Dataset:

@@ -4,14 +4,13 @@ import naive
 import numba
 import numpy as np
 import pytest
+from calls import fit_richardson_lucy, matched_pairs
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 from fastkernel import SingularFitError
-from fastkernel.estimation.methods import richardson_lucy as multiplicative
 from fastkernel.estimation.equations import sweeps
-from fastkernel.estimation.methods.richardson_lucy import fit_richardson_lucy
-from fastkernel.estimation.equations.normal_equations import matched_pairs
+from fastkernel.estimation.methods import richardson_lucy as multiplicative
 
 KERNEL = np.array([[0.05, 0.1, 0.0], [0.1, 0.4, 0.2], [0.0, 0.1, 0.05]])
 EDGE = 64 if not numba.config.DISABLE_JIT else 24

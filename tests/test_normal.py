@@ -84,6 +84,7 @@ def test_transforms_round_to_the_definition(shape, kernel_shape, rng, small_tile
 
 def test_rounded_sums_stay_below_the_bound(rng):
     """The error of transforms of whole numbers, against the bound that lets them be rounded."""
+    from fastkernel._images.pairs import Pair
     from fastkernel.estimation.equations import gathering_cost as _cost
     from fastkernel.estimation.equations import gathering_engines as engines
 
@@ -98,7 +99,7 @@ def test_rounded_sums_stay_below_the_bound(rng):
         n for n in 2.0 ** np.arange(20, 60) if not _cost.fft_sums_are_exact(n, 255**2, 256)
     )
     assert error < 0.25 * n_pixels / limit
-    pair = engines.Pair(image, result, None)
+    pair = Pair(image, result, None)
     job = engines.FftJob(pair, (7, 7), [(0, 0, 128, 200)], 256)
     assert job._is_exact()
     assert not engines.FftJob(pair, (7, 7), [(0, 0, 2**40, 200)], 256)._is_exact()

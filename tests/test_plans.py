@@ -71,9 +71,9 @@ POOL = """
 import multiprocessing, sys
 import numpy as np
 from fastkernel import normal_equations
-from fastkernel.estimation.equations import gathering as gather
+from fastkernel.estimation.equations import sweeps
 
-gather.THREADED_WORK = 0
+sweeps.THREADED_WORK = 0
 image = np.random.default_rng(0).random((300, 400))
 
 def fit(k):

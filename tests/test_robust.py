@@ -4,15 +4,17 @@ import naive
 import numba
 import numpy as np
 import pytest
+from calls import fit_lad, matched_pairs
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog
 from skimage import data
 
 from fastkernel import SingularFitError, estimate_kernel
-from fastkernel.estimation.methods import lad as robust
+from fastkernel._machine.run import Run
 from fastkernel.estimation.equations import sweeps
-from fastkernel.estimation.equations.normal_equations import matched_pairs
-from fastkernel.estimation.methods.lad import choose_points, fit_lad
+from fastkernel.estimation.methods import lad
+from fastkernel.estimation.methods import lad_points as robust
+from fastkernel.estimation.methods.lad_points import choose_points
 
 JIT_OFF = bool(numba.config.DISABLE_JIT)
 EDGE = 60 if not JIT_OFF else 22
@@ -55,8 +57,8 @@ def program(x, y):
 
 @pytest.fixture
 def small_programs(monkeypatch):
-    monkeypatch.setattr(robust, "_NEAR", 60)
-    monkeypatch.setattr(robust, "_NEAR_A_TAP", 4)
+    monkeypatch.setattr(lad, "_NEAR", 60)
+    monkeypatch.setattr(lad, "_NEAR_A_TAP", 4)
 
 
 @pytest.fixture
@@ -220,7 +222,7 @@ def test_the_same_bits_for_any_workers(workers, many_jobs, small_programs):
 
 def test_safe_weights_never_raise_the_smoothed_deviation(rng):
     image, result = rng.random((15, 17)), rng.standard_cauchy((13, 15))
-    images = robust._Images(pairs_of(image, result, (3, 3)), (3, 3), 1)
+    images = robust.AllPixels(pairs_of(image, result, (3, 3)), (3, 3), Run())
     taps, smooth = 10 * rng.standard_normal(9), np.inf
     for _ in range(30):
         found = images.measure(taps, 0.1, True)
@@ -239,12 +241,12 @@ def test_sums_of_images_and_of_points_are_those_of_the_definition(outside, many_
     weights = np.where(size < delta, 1.0, delta / size if outside else 0.0)
     smooth = np.where(size < delta, size**2 / (2 * delta) + delta / 2, size).sum()
     places = np.array([(0, *place) for place in np.ndindex(result.shape)])
-    points = robust._Points(
+    points = robust.Points(
         robust.design_rows(pairs, shape, places), robust.answers_at(pairs, places)
     )
     assert_allclose(points.rows, x, rtol=1e-15)
     for found in (
-        robust._Images(pairs, shape, 2).measure(taps, delta, outside),
+        robust.AllPixels(pairs, shape, Run(2)).measure(taps, delta, outside),
         points.measure(taps, delta, outside),
     ):
         assert found.total == pytest.approx(size.sum(), rel=1e-13)
@@ -253,7 +255,10 @@ def test_sums_of_images_and_of_points_are_those_of_the_definition(outside, many_
         assert found.inside == (size < delta).sum()
         assert_allclose(found.pull, x.T @ np.clip(residual / delta, -1, 1), atol=1e-11)
         assert_allclose(found.gram, (x.T * weights) @ x, atol=1e-11)
-    for near in (robust._Images(pairs, shape, 2).nearest(taps, 20), points.nearest(taps, 20)):
+    for near in (
+        robust.AllPixels(pairs, shape, Run(2)).nearest(taps, 20),
+        points.nearest(taps, 20),
+    ):
         assert_allclose(np.sort(np.abs(near.residual)), np.sort(size)[:20], atol=1e-13)
         far = np.argsort(size)[20:]
         assert_allclose(near.pull, np.sign(residual[far]) @ x[far], atol=1e-11)

@@ -5,6 +5,7 @@ import math
 import naive
 import numpy as np
 import pytest
+from calls import fit_spectral
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.signal import windows
 from skimage import data
@@ -13,7 +14,6 @@ from fastkernel import SingularFitError, circshift, fftshift
 from fastkernel._images.rows import rows_of
 from fastkernel._machine import image_transforms
 from fastkernel.estimation.methods import fft as spectral
-from fastkernel.estimation.methods.fft import fit_spectral
 
 BLUR = np.array([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.0, 0.1]])
 SHAPES = [(3, 3), (1, 1), (1, 4), (4, 1), (2, 5), (6, 4)]

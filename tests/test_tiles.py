@@ -15,7 +15,7 @@ def numbered(n):
 @pytest.mark.parametrize("workers", [1, 2, 5, 99])
 @pytest.mark.parametrize("n", [0, 1, 7, 200])
 def test_results_come_in_the_order_of_the_jobs(n, workers):
-    assert _tiles.run(numbered(n), object, workers) == list(range(n))
+    assert _tiles.run_jobs(numbered(n), object, workers) == list(range(n))
 
 
 def test_scratch_is_not_shared():
@@ -26,7 +26,7 @@ def test_scratch_is_not_shared():
         time.sleep(0.001)
         return scratch
 
-    kept = _tiles.run([job] * 40, object, 4)
+    kept = _tiles.run_jobs([job] * 40, object, 4)
     assert len(kept) == 40
     assert all(len(threads) == 1 for threads in users.values())
 
@@ -43,7 +43,7 @@ def test_an_error_in_a_job_is_raised_and_stops_the_rest(workers):
         time.sleep(0.001)
 
     with pytest.raises(LookupError, match="third"):
-        _tiles.run([job] * 500, object, workers)
+        _tiles.run_jobs([job] * 500, object, workers)
     assert len(ran) < 20
 
 
@@ -51,9 +51,9 @@ def test_jobs_may_run_jobs():
     """No deadlock when every thread of the pool waits for others."""
 
     def job(scratch, stopped):
-        return sum(_tiles.run(numbered(10), object, 4))
+        return sum(_tiles.run_jobs(numbered(10), object, 4))
 
-    assert _tiles.run([job] * 100, object, 64) == [45] * 100
+    assert _tiles.run_jobs([job] * 100, object, 64) == [45] * 100
 
 
 @pytest.mark.parametrize(("length", "most"), [(0, 3), (1, 1), (10, 3), (9, 3)])
@@ -121,9 +121,9 @@ import os, sys
 import numpy as np
 from fastkernel import normal_equations
 from fastkernel._machine import tiles as _tiles
-from fastkernel.estimation.equations import gathering as gather
+from fastkernel.estimation.equations import sweeps
 
-gather.THREADED_WORK = 0
+sweeps.THREADED_WORK = 0
 image = np.random.default_rng(0).integers(0, 256, (600, 900), dtype=np.uint8)
 want = normal_equations(image, image, 5, workers=3).gram
 for _ in range(20):

@@ -1,6 +1,6 @@
-"""What an image is to every method: its checks, its borders, its windows, and how it is read.
+"""Images: what one is to every method. Its checks, its borders, its windows, how it is read.
 
-In come the arguments of users; out go arrays that were checked, windows that say which pixels
-belong together, and parts of the image beyond its frame, without a padded copy. Nothing is
-estimated or restored here. Of fastkernel it imports `errors`, `_typing`, `_loops` and `_machine`.
+Comes in: arguments of users. Goes out: arrays that were checked, windows that say which pixels
+belong together, and parts of an image beyond its frame, without a padded copy. Nothing is
+estimated or restored here. May import: `_machine`, `_loops`.
 """

@@ -1,9 +1,11 @@
 """Jitted loops, the lowest floor of the package.
 
-"Loop" names jitted code here, so that "kernel" only ever means the convolution kernel. Arrays of
-few types and plain numbers come in, checked by the caller; what a loop finds goes into arrays
-that the caller gave it, or comes back as numbers. No loop checks, allocates a result or starts a
-thread. This folder imports NumPy, Numba and llvmlite, and nothing of fastkernel but itself.
+"Loop" names jitted code here, so that "kernel" only ever means the convolution kernel. A loop
+checks nothing, allocates no result and starts no thread.
+
+Comes in: arrays of few types and plain numbers, which the caller has checked.
+Goes out: what is written into arrays of the caller's, or returned as numbers.
+May import: NumPy, Numba, llvmlite, and of fastkernel nothing but this folder.
 
 The flags of compilation stand beside the loops, and what a loop calls stands in its own file:
 Numba's disk cache notices changes to that file alone. `_processor` is the exception: it can

@@ -1,6 +1,6 @@
-"""What the machine does for every method: jobs on threads, plans of FFTW, transforms of images.
+"""The machine: jobs on threads, plans of FFTW, transforms of whole images.
 
-In come arrays, jobs, and rows that are read when they are needed; out go results in the order of
-the jobs, the same bit for bit on any number of threads. Borders, kernels and arguments of users
-are unknown here. Of fastkernel it imports `errors`, `_typing` and `_loops` alone.
+Comes in: arrays, jobs, and rows that are read when they are needed. Goes out: results in the order
+of the jobs, the same bit for bit on any number of threads. Borders, kernels and arguments of users
+are unknown here. May import: `_loops`.
 """

@@ -1,6 +1,9 @@
 """Convolution and what goes with it: as a matrix, as an operator, and circular shifts.
 
-In come an image and a kernel; out go the convolution, its adjoint, or its matrix. A model of cost
-chooses the engine; the engines also serve estimation and restoration, tile by tile. It imports
-`_images`, `_machine` and what they import, never `estimation` or `restoration`.
+`convolve` holds the public functions and the adjoint, `convolution_engines` the jobs that compute
+them tile by tile, which also serve estimation and restoration, `convolution_cost` the model that
+chooses among these.
+
+Comes in: an image and a kernel. Goes out: the convolution, its adjoint, or its matrix. May import:
+`_images`, `_machine`, `_loops`.
 """

@@ -41,9 +41,7 @@ def _lengths(window: int, taps: int, itemsize: int) -> list[int]:
     enough, n = window + taps - 1, passes.SHORTEST
     lengths: list[int] = []
     while not lengths or lengths[-1] < min(enough, 2 * max(taps, 512)):
-        lengths += [
-            k for k in (n, 3 * n // 2) if k >= taps and passes.is_length(k, f"f{itemsize}")
-        ]
+        lengths += [k for k in (n, 3 * n // 2) if k >= taps and passes.is_length(k, f"f{itemsize}")]
         n *= 2
     return lengths
 

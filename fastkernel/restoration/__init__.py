@@ -1,7 +1,9 @@
-"""Restoration: a blurred image and its PSF come in, the image before the blur goes out.
+"""Restoration: the image before a blur, from the blurred image and its PSF.
 
 By one division of spectra (`linear_filters`), by conjugate gradients where nothing is assumed
 beyond the frame (`unknown_border`), by Richardson-Lucy iterations, or by any of these on tiles
-that overlap (`tiled`). It imports `convolution`, `_images`, `_machine` and what they import, never
-`estimation`: where the PSF comes from is no matter here.
+that overlap (`tiled`). Where the PSF comes from is no matter here.
+
+Comes in: an image and a PSF. Goes out: the restored image. May import: `convolution`, `_images`,
+`_machine`, `_loops`; never `estimation`.
 """

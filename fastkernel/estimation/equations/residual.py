@@ -33,7 +33,7 @@ def residual_moments(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> tuple
 
     Returns
     -------
-    moments : (p, q) float64 array
+    moments : (p*q,) float64 array
         By shift: sums of the residual times the shifted source.
     energy : float
         Sum of the squared residual.
@@ -49,7 +49,7 @@ def residual_moments(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> tuple
     for _, found, part in sweep(pairs, taps, act, run):
         right += found
         energy += part
-    return right, energy
+    return right.ravel(), energy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def residual_moments_by_transforms(
         for _, (part, part_energy) in pieces:
             right += part
             energy += part_energy
-    return right, energy
+    return right.ravel(), energy
 
 
 def _grid(k: int) -> int:
@@ -130,7 +130,7 @@ def residual_moments_beside(
 
     Returns
     -------
-    moments : (p, q) float64 array
+    moments : (p*q,) float64 array
         By shift: the right-hand side, for the equations that `eliminate` makes, of a correction
         to the kernel.
     energy : float
@@ -175,4 +175,4 @@ def residual_moments_beside(
         moments_by_tap = moments_by_tap - sums_of_pair.products @ step
         energy -= float(unexplained @ step)
         corrected.append(before + step)
-    return moments_by_tap[::-1].reshape(taps.shape), max(energy, 0.0), corrected
+    return moments_by_tap[::-1], max(energy, 0.0), corrected

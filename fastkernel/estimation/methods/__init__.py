@@ -3,8 +3,10 @@
 A method is a module with two names. ``Options`` is the dataclass of the arguments that it takes:
 its fields carry their defaults and its refusals stand in ``__post_init__``; ``of_problem`` names
 the arguments that say what is fitted which it can serve. ``fit(problem, options, run)`` returns a
-`KernelFit`, made by `fit.fit_of` alone. Comes in: a `Problem`, the options, a `Run`. May import:
-equations, solvers, and every floor below.
+`KernelFit`, made by `fit.fit_of` alone.
+
+Comes in: a `Problem`, the options, a `Run`. Goes out: a `KernelFit`. May import: `equations`,
+`solvers`, `fit`, `problem`, and every floor below.
 """
 
 import importlib

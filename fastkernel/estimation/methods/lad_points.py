@@ -193,6 +193,7 @@ class AllPixels:
 
     def nearest(self, taps: FloatArray, n: int) -> Near:
         """See `Data`."""
+
         def least(parts: Sequence[_Candidates]) -> _Candidates:
             residual = np.concatenate([part[0] for part in parts])
             places = np.concatenate([part[1] for part in parts])

@@ -133,7 +133,7 @@ def _refine(
             )
         else:
             by_shift, left = residual_moments(pairs, flipped, run.silent)
-        moments = by_shift[::-1, ::-1].ravel()
+        moments = by_shift[::-1]
         step = factor.solve(moments - penalty * kernel.ravel())
         size = float(np.abs(step).max())
         if not size < last / 2:
@@ -257,12 +257,14 @@ def _solved(
 ) -> tuple[Solution, float]:
     """Solve by conjugate gradients, and correct by the pixels."""
     operator, energy = equations.operator, equations.energy
+    kernel_shape = equations.moments.shape
     operator.ridge = ridge * equations.n_pixels
     condition = condition_number(operator)
     taps = conjugate_gradients(operator, equations.moments, _TOL).taps
     last = math.inf
     for _ in range(_MAX_UNFORMED_REFINEMENTS):
-        left, energy = residual_moments_by_transforms(pairs, taps, run.silent)
+        by_shift, energy = residual_moments_by_transforms(pairs, taps, run.silent)
+        left = by_shift.reshape(kernel_shape)
         step = conjugate_gradients(operator, left - operator.ridge * taps, _REFINE_TOL).taps
         size = float(np.abs(step).max())
         if not size < last / 2:
