@@ -11,7 +11,7 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 import fastkernel
-from fastkernel.estimation.equations import gathering_cost as _cost
+from fastkernel.estimation.equations import gathering_cost
 from fastkernel.estimation.equations import gathering_engines as library
 
 from . import data, fit, measure, report
@@ -43,9 +43,9 @@ def equations(
     return fastkernel.normal_equations(source, result, shape, engine=engine, workers=workers)
 
 
-def _tilings(size: int, taps: int) -> dict[int, _cost.Tiling]:
+def _tilings(size: int, taps: int) -> dict[int, gathering_cost.Tiling]:
     """The tilings that the library chooses from, by the length of their transforms."""
-    return _cost.fft_tilings((size - taps + 1,) * 2, (taps, taps))
+    return gathering_cost.fft_tilings((size - taps + 1,) * 2, (taps, taps))
 
 
 def multiply_adds(taps: int) -> int:
@@ -55,7 +55,7 @@ def multiply_adds(taps: int) -> int:
 
 def _contenders(size: int, dtype: str, taps: int, chosen: str, constants: bool) -> dict[str, tuple]:
     """Every contender's engine; for constants also the length of transforms, and one worker."""
-    names = [name for name in _cost.ENGINES if name != "integer" or dtype == "uint8"]
+    names = [name for name in gathering_cost.ENGINES if name != "integer" or dtype == "uint8"]
     if multiply_adds(taps) * size**2 > MULTIPLY_ADDS:
         names = [name for name in names if name in ("fft", chosen)]
     found: dict[str, tuple] = {name: (name,) for name in [*names, "auto"]}
@@ -109,7 +109,7 @@ def _terms(name: str, size: int, taps: int) -> dict[str, float]:
     if engine != "fft":
         return {"pixel": 1, "multiply-add": multiply_adds(taps)}
     window, kernel_shape = (size - taps + 1,) * 2, (taps, taps)
-    terms = _cost.fft_terms(window, kernel_shape, _tilings(size, taps)[int(length)])
+    terms = gathering_cost.fft_terms(window, kernel_shape, _tilings(size, taps)[int(length)])
     pixels, products, transformed = (term / math.prod(window) for term in terms)
     return {"pixel": pixels, "multiply-add": products, length: transformed}
 
@@ -143,11 +143,11 @@ def loss_of(cell: dict[str, Any]) -> tuple[str, float]:
 
 
 def _engines(cell: dict[str, Any]) -> list[str]:
-    return [name for name in _cost.ENGINES if name in cell["contenders"]]
+    return [name for name in gathering_cost.ENGINES if name in cell["contenders"]]
 
 
 def tables(result: dict[str, Any]) -> str:
-    names = [*_cost.ENGINES, "auto"]
+    names = [*gathering_cost.ENGINES, "auto"]
     rows = []
     for cell in result["cells"]:
         fastest, loss = loss_of(cell)
@@ -170,7 +170,7 @@ def _worst(result: dict[str, Any]) -> str:
 
 
 def _cost_rule(constants: dict[str, dict[str, float]]) -> str:
-    """The constants as `fastkernel/_cost.py` writes them."""
+    """The constants as `fastkernel/estimation/equations/gathering_cost.py` writes them."""
     values = {
         engine: {term: report.figures(value, 2) for term, value in terms.items()}
         for engine, terms in constants.items()

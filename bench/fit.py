@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastkernel
-from fastkernel.estimation.equations import gathering as gather
+from fastkernel.estimation.equations.gathering_cost import choose_engine
 
 from . import data, measure, report, rivals
 from .measure import Call
@@ -41,7 +41,7 @@ def exact_fit(
 
 def chosen_engine(source: NDArray, result: NDArray, taps: int) -> str:
     window = source.shape[0] - taps + 1, source.shape[1] - taps + 1
-    return gather.choose_engine(source, result, window, (taps, taps))
+    return choose_engine(source, result, window, (taps, taps))
 
 
 def calls_on(pair: data.Pair, taps: int, engine: str = "auto") -> dict[str, Call]:

@@ -9,8 +9,8 @@ from fastkernel.estimation.problem import Problem, problem_of
 from fastkernel.estimation.solvers.options import SolverOptions
 
 
-def matched_pairs(source, result, kernel_shape, boundary, channel_axis):
-    return problem_of(source, result, kernel_shape, boundary, None, channel_axis).pairs()
+def pairs_of(source, result, kernel_shape, boundary=None):
+    return problem_of(source, result, kernel_shape, boundary, None, None).pairs()
 
 
 class _Matched(Problem):

@@ -13,32 +13,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class _FittedKernel(Protocol):
-    """What is drawn of a `KernelFit`."""
+class _Fitted(Protocol):
+    """What is drawn of a result: a `KernelFit` or an `InverseFit`."""
 
     @property
     def kernel(self) -> FloatArray: ...
+    @property
+    def method(self) -> str: ...
+
+
+class _FittedKernel(_Fitted, Protocol):
     @property
     def standard_errors(self) -> FloatArray: ...
     @property
     def residual_rms(self) -> float: ...
     @property
-    def method(self) -> str: ...
-    @property
     def history(self) -> Mapping[str, FloatArray] | None: ...
 
 
-class _FittedInverse(Protocol):
-    """What is drawn of an `InverseFit`."""
-
-    @property
-    def kernel(self) -> FloatArray: ...
+class _FittedInverse(_Fitted, Protocol):
     @property
     def deviation(self) -> FloatArray: ...
     @property
     def max_deviation(self) -> float: ...
-    @property
-    def method(self) -> str: ...
 
 
 def fact_table(facts: Mapping[str, object]) -> str:

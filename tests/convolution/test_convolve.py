@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, signal
 from scipy.sparse.linalg import LinearOperator, lsqr
+from shared import ALIASES
 from test_memory import peak_of
 
 from fastkernel import convolution_matrix, convolution_operator, convolve, correlate
@@ -624,19 +625,7 @@ def test_refuses(case, call):
     assert_array_equal(IMAGE, before)
 
 
-@pytest.mark.parametrize(
-    ("alias", "rule"),
-    [
-        ("constant", "zero"),
-        ("fill", "zero"),
-        ("wrap", "circular"),
-        ("periodic", "circular"),
-        ("edge", "replicate"),
-        ("nearest", "replicate"),
-        ("symm", "symmetric"),
-        ("reflect101", "mirror"),
-    ],
-)
+@pytest.mark.parametrize(("alias", "rule"), ALIASES)
 def test_aliases_of_other_libraries(alias, rule):
     assert_array_equal(
         convolve(IMAGE, KERNEL, "full", alias), convolve(IMAGE, KERNEL, "full", rule)

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFilter
 from scipy import linalg, ndimage
+from shared import waves
 from skimage import data
 
 from fastkernel import SingularFitError, estimate_kernel, normal_equations
@@ -260,11 +261,6 @@ def test_equations_of_a_fit_solve_again(rng):
     again = fit.equations.crop((3, 3)).solve()
     assert_allclose(again.kernel, estimate_kernel(image[1:-1, 1:-1], result, (3, 3)).kernel)
     assert_array_equal(fit.equations.gram, normal_equations(image, result, (5, 5)).gram)
-
-
-def waves(n):
-    r, c = np.mgrid[:n, :n]
-    return np.sin(r / 3) + np.cos(c / 4)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from shared import ALIASES
 
 from fastkernel import KernelFit, estimate_kernel, normal_equations
 
@@ -173,19 +174,7 @@ def test_pixels_that_no_rule_can_touch_are_the_only_ones_looked_at():
     assert isinstance(call(result=result), KernelFit)
 
 
-@pytest.mark.parametrize(
-    ("alias", "rule"),
-    [
-        ("constant", "zero"),
-        ("fill", "zero"),
-        ("wrap", "circular"),
-        ("periodic", "circular"),
-        ("edge", "replicate"),
-        ("nearest", "replicate"),
-        ("symm", "symmetric"),
-        ("reflect101", "mirror"),
-    ],
-)
+@pytest.mark.parametrize(("alias", "rule"), ALIASES)
 def test_aliases_of_other_libraries(alias, rule):
     got, want = (normal_equations(IMAGE, IMAGE, 3, boundary=name) for name in (alias, rule))
     assert (got.gram == want.gram).all()

@@ -5,6 +5,7 @@ import pytest
 from naive import filtered
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import fft, signal
+from shared import disk, gaussian, photo
 
 from fastkernel._machine import image_transforms, pair_transforms
 from fastkernel.restoration import cross_validation, unknown_border
@@ -12,23 +13,6 @@ from fastkernel.restoration.framing import extended, tapered
 from fastkernel.restoration.linear_filters import gcv_balance, inverse_filter, wiener
 from fastkernel.restoration.richardson_lucy import richardson_lucy
 from fastkernel.restoration.tiled import restore_tiled
-
-
-def gaussian(size, sigma):
-    line = np.exp(-(np.arange(-(size // 2), size // 2 + 1) ** 2) / (2 * sigma**2))
-    psf = np.outer(line, line)
-    return psf / psf.sum()
-
-
-def disk(size):
-    y, x = np.mgrid[-(size // 2) : size // 2 + 1, -(size // 2) : size // 2 + 1]
-    psf = (x**2 + y**2 <= (size // 2) ** 2).astype(float)
-    return psf / psf.sum()
-
-
-def photo(name="camera"):
-    data = pytest.importorskip("skimage.data")
-    return getattr(data, name)().astype(float)
 
 
 def spectrum(psf, shape):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import signal
+from shared import disk, gaussian, photo
 
 from fastkernel.convolution import convolution_engines as convolve_engines
 from fastkernel.restoration import blur
@@ -15,23 +16,6 @@ from fastkernel.restoration.richardson_lucy import richardson_lucy
 
 RULES = ["zero", "circular", "replicate", "symmetric", "mirror"]
 BORDERS = ["unknown", *RULES]
-
-
-def gaussian(size, sigma):
-    line = np.exp(-(np.arange(-(size // 2), size // 2 + 1) ** 2) / (2 * sigma**2))
-    psf = np.outer(line, line)
-    return psf / psf.sum()
-
-
-def disk(size):
-    y, x = np.mgrid[-(size // 2) : size // 2 + 1, -(size // 2) : size // 2 + 1]
-    psf = (x**2 + y**2 <= (size // 2) ** 2).astype(float)
-    return psf / psf.sum()
-
-
-def photo(name="camera"):
-    data = pytest.importorskip("skimage.data")
-    return getattr(data, name)().astype(float)
 
 
 def matrix(shape, psf, boundary):

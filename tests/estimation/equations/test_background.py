@@ -3,9 +3,10 @@
 import naive
 import numpy as np
 import pytest
-from calls import equations_of, matched_pairs
+from calls import equations_of, pairs_of
 from numpy.polynomial.legendre import leggrid2d
 from numpy.testing import assert_allclose, assert_array_equal
+from shared import Slices
 from skimage import data
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
@@ -17,7 +18,7 @@ SHAPES = [(1, 1), (1, 6), (3, 4), (5, 2), (9, 8)]
 
 
 def pair_of(source, result, shape, boundary=None):
-    return matched_pairs(source, result, shape, boundary, None)[0]
+    return pairs_of(source, result, shape, boundary)[0]
 
 
 def basis(window_shape, degree):
@@ -254,17 +255,6 @@ def test_the_pixels_correct_what_rounding_left():
     first, last = (np.abs(k - kernel).max() for k in (fit.kernel, found))
     assert last < 1e-12
     assert last < first / 10
-
-
-class Slices:
-    """An image that is read by slices."""
-
-    def __init__(self, array):
-        self._array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def __getitem__(self, key):
-        assert all(isinstance(part, slice) for part in key)
-        return self._array[key]
 
 
 @pytest.mark.parametrize("boundary", [None, "mirror"])

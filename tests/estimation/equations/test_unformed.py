@@ -7,6 +7,7 @@ from calls import fit_large
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 from scipy.signal import fftconvolve
+from shared import waves
 from skimage import data
 
 from fastkernel import SingularFitError, estimate_kernel
@@ -182,11 +183,6 @@ def test_photographs_are_as_ill_conditioned_as_they_are_and_still_exact(rng):
     assert got.residual_rms < 1e-12 * result.std()
     condition = np.linalg.cond(gram_by_shift(image, shape))
     assert condition / 10 < got.condition_number <= condition * 1.01
-
-
-def waves(n):
-    r, c = np.mgrid[:n, :n]
-    return np.sin(r / 3) + np.cos(c / 4)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import naive
 import numba
 import numpy as np
 import pytest
-from calls import fit_lad, matched_pairs
+from calls import fit_lad, pairs_of
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linprog
+from shared import Slices
 from skimage import data
 
 from fastkernel import SingularFitError, estimate_kernel
@@ -18,10 +19,6 @@ from fastkernel.estimation.methods.lad_points import choose_points
 
 JIT_OFF = bool(numba.config.DISABLE_JIT)
 EDGE = 60 if not JIT_OFF else 22
-
-
-def pairs_of(source, result, shape, boundary=None):
-    return matched_pairs(source, result, shape, boundary, None)
 
 
 def photograph(edge=EDGE):
@@ -294,17 +291,6 @@ def test_auto_takes_the_program_where_it_is_small():
     image = photograph(14)
     result, _, _ = spoiled(image, (3, 3))
     assert fit_lad(pairs_of(image, result, (3, 3)), (3, 3)).solver == "linear_programming"
-
-
-class Slices:
-    """An image that is read by slices."""
-
-    def __init__(self, array):
-        self._array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def __getitem__(self, key):
-        assert all(isinstance(part, slice) for part in key)
-        return self._array[key]
 
 
 def test_images_that_are_read_by_slices():

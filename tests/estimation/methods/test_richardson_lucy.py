@@ -4,7 +4,7 @@ import naive
 import numba
 import numpy as np
 import pytest
-from calls import fit_richardson_lucy, matched_pairs
+from calls import fit_richardson_lucy, pairs_of
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
@@ -14,10 +14,6 @@ from fastkernel.estimation.methods import richardson_lucy as multiplicative
 
 KERNEL = np.array([[0.05, 0.1, 0.0], [0.1, 0.4, 0.2], [0.0, 0.1, 0.05]])
 EDGE = 64 if not numba.config.DISABLE_JIT else 24
-
-
-def pairs_of(source, result, shape, boundary=None):
-    return matched_pairs(source, result, shape, boundary, None)
 
 
 def photograph():
