@@ -177,10 +177,17 @@ def estimate_kernel(
     return found
 
 
-def _taken_by(method: str) -> tuple[str, ...]:
-    """Return the arguments that a method takes, besides those that all take."""
-    options = method_of(method).Options
-    return (*options.of_problem, *(field.name for field in fields(options)))
+@cache
+def _options_taken_by(method: str) -> tuple[str, ...]:
+    """Return the arguments that a method's options hold."""
+    return tuple(field.name for field in fields(method_of(method).Options))
+
+
+@cache
+def _refused_by(method: str) -> tuple[str, ...]:
+    """Return the arguments that a method does not take."""
+    taken = {*_OF_ALL, *method_of(method).Options.of_problem, *_options_taken_by(method)}
+    return tuple(name for name in _defaults() if name not in taken)
 
 
 @cache
@@ -193,12 +200,10 @@ def _defaults() -> dict[str, Any]:
 
 def _options_of(method: str, asked: dict[str, Any]) -> Any:
     """Return what is asked of a method, or say which of it the method does not take."""
-    taken, defaults = _taken_by(method), _defaults()
-    for name, value in asked.items():
-        if name in taken or name in _OF_ALL or value is None or value == defaults[name]:
-            continue
-        methods = " or ".join(repr(other) for other in METHODS if name in _taken_by(other))
-        msg = f"{name} goes with method={methods}, got method={method!r}; leave it out"
-        raise ValueError(msg)
-    options = method_of(method).Options
-    return options(**{field.name: asked[field.name] for field in fields(options)})
+    defaults = _defaults()
+    for name in _refused_by(method):
+        if asked[name] is not None and asked[name] != defaults[name]:
+            takers = " or ".join(repr(other) for other in METHODS if name not in _refused_by(other))
+            msg = f"{name} goes with method={takers}, got method={method!r}; leave it out"
+            raise ValueError(msg)
+    return method_of(method).Options(**{name: asked[name] for name in _options_taken_by(method)})

@@ -202,6 +202,7 @@ class NormalEquations:
         --------
         >>> import numpy as np
         >>> image = np.random.default_rng(0).standard_normal((40, 40))
+        >>> from fastkernel import normal_equations
         >>> equations = normal_equations(image, (image[2:] + image[:-2]) / 2, (3, 1))
         >>> fit = equations.solve(nonnegative=True, unit_sum=True)
         >>> fit.kernel.ravel().round(6) + 0.0

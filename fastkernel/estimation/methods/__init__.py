@@ -10,12 +10,14 @@ Comes in: a `Problem`, the options, a `Run`. Goes out: a `KernelFit`. May import
 """
 
 import importlib
+from functools import cache
 from types import ModuleType
 
 # A method is imported when it is asked for: least squares need not wait for the others.
 METHODS = ("lstsq", "fft", "lad", "richardson_lucy")
 
 
+@cache
 def method_of(name: str) -> ModuleType:
     """Return the module of a method."""
     return importlib.import_module(f"fastkernel.estimation.methods.{name}")

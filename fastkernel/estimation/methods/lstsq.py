@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -86,7 +86,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     factor = None if options.smooth else solution.factor
     if factor is not None and _rounding_shows(solution, energy, equations, pairs):
         kernel, energy = _refine(solution, energy, factor, equations, pairs, backgrounds, run)
-        solution = replace(solution, taps=kernel)
+        solution = solution._replace(taps=kernel)
     found = [background_of(part, solution.taps) for part in backgrounds]
     return fit_of(
         solution,
@@ -246,7 +246,7 @@ def _descended(
     _, energy = residual_moments_by_transforms(pairs, found.taps, run.silent)
     kernel = np.ascontiguousarray(found.taps[::-1, ::-1])
     solution = found.solution(options.solver, condition, kernel.size)
-    return replace(solution, taps=kernel, ridge=ridge), energy
+    return solution._replace(taps=kernel, ridge=ridge), energy
 
 
 def _solved(

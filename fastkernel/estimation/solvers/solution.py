@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.solvers.direct import Factor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
+class System(NamedTuple):
     """Normal equations as solvers see them: arrays and numbers.
 
     Attributes
@@ -44,8 +42,7 @@ class System:
         return max(float(left), self.hidden_energy)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Solution:
+class Solution(NamedTuple):
     """Taps, and what a solver has to say of them.
 
     Attributes

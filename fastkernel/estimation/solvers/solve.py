@@ -1,7 +1,6 @@
 """From equations and options to a kernel: which solver answers what is asked."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from scipy import linalg, sparse
@@ -64,7 +63,8 @@ def solve(system: System, options: SolverOptions, progress: Progress | None = No
         found = _minimum_norm(system, basis)
     else:
         found = _direct(system, gram, basis, options)
-    return replace(found, ridge=weight / n_pixels if options.penalty is None else options.penalty)
+    ridge = weight / n_pixels if options.penalty is None else options.penalty
+    return found._replace(ridge=ridge)
 
 
 def _weight(system: System, basis: "sparse.csr_array | None", options: SolverOptions) -> float:

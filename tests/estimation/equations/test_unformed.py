@@ -240,7 +240,7 @@ def test_progress_and_its_exceptions(rng):
 
 
 def test_datasets_are_read_too(rng):
-    from test_lazy import Dataset
+    from shared import Dataset
 
     image = rng.standard_normal((150, 150))
     data = Dataset(image)
