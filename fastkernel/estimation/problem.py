@@ -36,7 +36,8 @@ class Problem:
     @property
     def shape(self) -> Shape:
         """The kernel's, where a method needs one; ValueError if it was left open."""
-        return as_kernel_shape(self.kernel_shape)
+        # Given, it was checked.
+        return self.kernel_shape or as_kernel_shape(self.kernel_shape)
 
     def pairs(self) -> list[Pair]:
         """Return the images with the windows that their shapes tell.
