@@ -24,8 +24,10 @@ SUITES = [
     "descents",
     "inverse",
     "restoration",
+    "defaults",
     "limits",
     "peers",
+    "belief",
     "goals",
 ]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip"]

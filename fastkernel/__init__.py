@@ -5,7 +5,11 @@ little more than NumPy.
 """
 
 import importlib
+import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from fastkernel._loops._unbroken import hold_across_forks, out_of_reach
 
 __version__ = "0.1.0"
 
@@ -50,6 +54,7 @@ __all__ = [
     "inverse_filter",
     "inverse_kernel",
     "normal_equations",
+    "psf",
     "restore_tiled",
     "richardson_lucy",
     "wiener",
@@ -79,16 +84,33 @@ if TYPE_CHECKING:
     from fastkernel.restoration.tiled import restore_tiled as restore_tiled
 
 
-def __getattr__(name: str) -> Any:
-    if name == "psf":  # a module of functions
-        return importlib.import_module("fastkernel.psf")
-    if name not in _HOME:
-        msg = f"module 'fastkernel' has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(importlib.import_module(f"fastkernel.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+_lock = threading.RLock()
+hold_across_forks(_lock)
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a module when it is first used, whole: neither Ctrl-C nor a fork cuts it in two."""
+
+    def load() -> ModuleType:
+        with _lock:
+            return importlib.import_module(f"fastkernel.{name}")
+
+    return out_of_reach(load)
+
+
+# A type checker must not see it: a module that answers to any name hides misspelt ones.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "psf":  # a module of functions
+            return _imported("psf")
+        if name not in _HOME:
+            msg = f"module 'fastkernel' has no attribute {name!r}"
+            raise AttributeError(msg)
+        value = getattr(_imported(_HOME[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "psf"])
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Names of the types that the whole library uses."""
+"""Names of the types that the whole library uses, and of the choices that its functions offer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
@@ -10,5 +10,40 @@ FloatArray: TypeAlias = NDArray[np.float64]
 AnyArray: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, int]
 Images: TypeAlias = ArrayLike | Sequence[ArrayLike]
-Boundary: TypeAlias = Literal["zero", "circular", "replicate", "symmetric", "mirror"]
 Progress: TypeAlias = Callable[[int, int], object]
+
+Boundary: TypeAlias = Literal["zero", "circular", "replicate", "symmetric", "mirror"]
+# The names of other libraries that say which rule they mean; OpenCV's are numbers as well.
+Border: TypeAlias = (
+    Boundary
+    | Literal["constant", "grid-constant", "fill", "wrap", "grid-wrap", "periodic"]
+    | Literal["edge", "nearest", "extend", "symm", "grid-mirror"]
+    | Literal["reflect101", "reflect_101", "BORDER_REFLECT101", "BORDER_REFLECT_101"]
+    | Literal["BORDER_CONSTANT", "BORDER_REPLICATE", "BORDER_REFLECT", "BORDER_WRAP"]
+    | Literal["BORDER_DEFAULT"]
+    | int
+)
+# What restorations may take to stand around the image: nothing that is known, also.
+BorderOrUnknown: TypeAlias = Border | Literal["unknown"]
+Surround: TypeAlias = BorderOrUnknown | Literal["edge_taper", "auto"]
+Balance: TypeAlias = float | Literal["gcv"]
+Noise: TypeAlias = float | Literal["poisson"]
+
+Mode: TypeAlias = Literal["full", "same", "valid"]
+MatrixFormat: TypeAlias = Literal["csr", "coo", "dense"]
+ConvolutionMethod: TypeAlias = Literal["auto", "direct", "separable", "fft"]
+
+Method: TypeAlias = Literal["lstsq", "fft", "lad", "richardson_lucy"]
+Engine: TypeAlias = Literal["auto", "integer", "float", "fft"]
+LstsqSolver: TypeAlias = Literal["auto", "minimum_norm", "gradient_descent", "fista"]
+LadSolver: TypeAlias = Literal["auto", "linear_programming", "reweighted"]
+Solver: TypeAlias = LstsqSolver | LadSolver
+Symmetry: TypeAlias = Literal["even", "rotation"]
+Norm: TypeAlias = Literal["max", "sum"]
+Background: TypeAlias = Literal["constant"] | int
+Ridge: TypeAlias = float | Literal["gcv"] | tuple[Literal["smooth"], float]
+
+InverseMethod: TypeAlias = Literal["lstsq", "matrix", "fft"]
+InverseSolver: TypeAlias = Literal[
+    "auto", "cholesky", "conjugate_gradients", "gradient_descent", "fista"
+]

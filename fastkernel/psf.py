@@ -14,8 +14,13 @@ import numpy as np
 from fastkernel._images.checks import as_number, as_positive, as_shape
 from fastkernel._typing import FloatArray, Shape
 
+__all__ = ["box", "disk", "gaussian", "motion"]
+
 # Less than this share of a pixel beyond an odd size is rounding, and opens no new row or column.
 _ROUNDING = 1e-9
+
+# Taps that are computed at a time: a few milliseconds, after which Ctrl-C is heard.
+_TAPS_AT_ONCE = 1 << 18
 
 
 def gaussian(
@@ -82,7 +87,12 @@ def gaussian(
         with np.errstate(over="ignore"):
             line = np.exp(-0.5 * (away - nearest) / width * (away + nearest) / width)
         lines.append(line / line.sum())
-    return np.asarray(np.multiply.outer(*lines))
+    found = np.empty((p, q))
+    rows = max(1, _TAPS_AT_ONCE // q)
+    for first in range(0, p, rows):
+        part = slice(first, first + rows)
+        np.multiply.outer(lines[0][part], lines[1], out=found[part])
+    return found
 
 
 def motion(length: float, angle: float = 0.0) -> FloatArray:
@@ -186,20 +196,29 @@ def disk(radius: float) -> FloatArray:
     radius = as_positive(radius, "radius")
     n = max(0, math.ceil(radius - 0.5 - _ROUNDING))
     # In units of the radius, from the centre; the first corner's mirror image is its negative.
-    corner = np.minimum((np.arange(n + 1) + 0.5) / radius, 1.0)
-    x, y = corner, corner[:, None]
-    reached = np.minimum(x, np.sqrt(1 - y**2))
-    corner_area = y * reached + _under_circle(x) - _under_circle(reached)
-    whole = np.zeros((n + 2, n + 2))
-    whole[1:, 1:] = corner_area
-    quarter = np.diff(np.diff(whole, axis=0), axis=1)
-    # The middle row and column reach as far beyond the axes again.
-    quarter[0] *= 2
-    quarter[:, 0] *= 2
-    quarter = quarter.clip(0)
-    half = np.concatenate([quarter[:0:-1], quarter])
-    found = np.concatenate([half[:, :0:-1], half], axis=1)
-    return np.asarray(found / found.sum())
+    x = np.minimum((np.arange(n + 1) + 0.5) / radius, 1.0)
+    found = np.empty((2 * n + 1, 2 * n + 1))
+    rows = max(1, _TAPS_AT_ONCE // (2 * n + 1))
+    for first in range(0, n + 1, rows):
+        last = min(first + rows, n + 1)
+        # The areas above a row are those up to the row before it, and none above the first.
+        y = x[max(first - 1, 0) : last, None]
+        reached = np.minimum(x, np.sqrt(1 - y**2))
+        whole = np.zeros((last - first + 1, n + 2))
+        whole[-len(y) :, 1:] = y * reached + _under_circle(x) - _under_circle(reached)
+        quarter = np.diff(np.diff(whole, axis=0), axis=1)
+        # The middle row and column reach as far beyond the axes again.
+        if first == 0:
+            quarter[0] *= 2
+        quarter[:, 0] *= 2
+        quarter = quarter.clip(0)
+        lower = found[n + first : n + last]
+        lower[:, n:], lower[:, :n] = quarter, quarter[:, :0:-1]
+        found[n - last + 1 : n - first + 1] = lower[::-1]
+    total = found.sum()
+    for first in range(0, 2 * n + 1, rows):
+        found[first : first + rows] /= total
+    return found
 
 
 def box(shape: Shape | int) -> FloatArray:
@@ -244,3 +263,7 @@ def _both(value: Any, name: str) -> Sequence[Any]:
         msg = f"{name} must be one number or two, (rows, cols), got {value!r}"
         raise TypeError(msg) from None
     return rows, cols
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

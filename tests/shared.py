@@ -3,15 +3,35 @@
 import numpy as np
 import pytest
 
+# What SciPy, NumPy, OpenCV and others call the border rules.
 ALIASES = [
     ("constant", "zero"),
+    ("grid-constant", "zero"),
     ("fill", "zero"),
+    ("BORDER_CONSTANT", "zero"),
+    (0, "zero"),
     ("wrap", "circular"),
+    ("grid-wrap", "circular"),
     ("periodic", "circular"),
+    ("BORDER_WRAP", "circular"),
+    (3, "circular"),
     ("edge", "replicate"),
     ("nearest", "replicate"),
+    ("extend", "replicate"),
+    ("BORDER_REPLICATE", "replicate"),
+    (1, "replicate"),
     ("symm", "symmetric"),
+    ("grid-mirror", "symmetric"),
+    ("BORDER_REFLECT", "symmetric"),
+    (2, "symmetric"),
     ("reflect101", "mirror"),
+    ("reflect_101", "mirror"),
+    ("BORDER_REFLECT101", "mirror"),
+    ("BORDER_REFLECT_101", "mirror"),
+    ("BORDER_DEFAULT", "mirror"),
+    ("border_reflect_101", "mirror"),
+    ("Symmetric", "symmetric"),
+    (4, "mirror"),
 ]
 
 

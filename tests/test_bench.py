@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -323,6 +324,13 @@ def test_gwyddion_finds_the_kernel(tmp_path):
     with worker.Worker(python, "bench.peers_gwyddion", tmp_path, 3, 1) as one:
         assert one.read()["version"]
     assert data.error(np.load(tmp_path / "kernel.npy"), pair.kernel) < 0.1
+
+
+@pytest.mark.jit
+def test_nothing_wrong_is_believed_and_nothing_right_disbelieved(tmp_path, capsys):
+    bench.main(["belief", "--quick", "--output", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert re.search(r" fully believed, 0 of them wrong .* not believed, 0 of them right", text)
 
 
 @pytest.mark.jit

@@ -67,6 +67,18 @@ CASES = {
         13,
         {"solver": "gradient_descent", "num_iter": 10**7},
     ),
+    "design matrix": (
+        "for _ in range(shape): found = fastkernel.design_matrix(image, min(shape, 31), **options)",
+        400,
+        1000,
+        {"workers": 2},
+    ),
+    "disk": (
+        "for _ in range(shape**2): found = fastkernel.psf.disk(shape**3, **options)",
+        20,
+        15,
+        {},
+    ),
 }
 
 

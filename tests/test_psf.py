@@ -192,3 +192,11 @@ CASES = {
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_module_shows_its_functions_alone():
+    found = {}
+    exec("from fastkernel.psf import *", found)
+    names = {name for name in found if name != "__builtins__"}
+    assert names == set(dir(psf)) == set(psf.__all__)
+    assert all(callable(getattr(psf, name)) and name[0] != "_" for name in names)

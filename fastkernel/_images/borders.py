@@ -49,7 +49,9 @@ def source_index(start: int, stop: int, length: int, boundary: Boundary) -> NDAr
             return np.minimum(i, 2 * length - 2 - i) if length > 1 else i
 
 
-def load(image: AnyArray, origin: Shape, boundary: Boundary, out: AnyArray) -> None:
+def load(
+    image: AnyArray, origin: Shape, boundary: Boundary, out: AnyArray, fill_value: float = 0.0
+) -> None:
     """Fill ``out`` with the part of the endless image whose first pixel is at ``origin``.
 
     Parameters
@@ -62,6 +64,8 @@ def load(image: AnyArray, origin: Shape, boundary: Boundary, out: AnyArray) -> N
         What stands beyond the frame, as in `source_index`.
     out : (rows, cols) array
         Overwritten; every pixel is cast to its dtype.
+    fill_value : float, optional
+        What "zero" puts beyond the frame.
     """
     if all(0 <= i <= n - k for i, k, n in zip(origin, out.shape, image.shape, strict=True)):
         (top, left), (rows, cols) = origin, out.shape
@@ -72,7 +76,7 @@ def load(image: AnyArray, origin: Shape, boundary: Boundary, out: AnyArray) -> N
         for cols, col in across:
             part = out[rows, cols]
             if row is None or col is None:
-                part[...] = 0
+                part[...] = fill_value
             elif isinstance(row, slice) or isinstance(col, slice):
                 part[...] = image[row, col]
             else:

@@ -3,27 +3,44 @@
 import math
 import os
 from numbers import Integral, Real
-from typing import Any, NoReturn, cast, get_args
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastkernel._images.lazy import LazyImage, is_lazy
+from fastkernel._images.masks import refuse_masked, unmasked
 from fastkernel._machine.tiles import split, usable_cores
 from fastkernel._typing import AnyArray, Boundary, Shape
 
+# In small letters. SciPy's "reflect" is NumPy's "symmetric", so that name alone says too little.
 _ALIASES: dict[str, Boundary] = {
     **{rule: rule for rule in get_args(Boundary)},
     "constant": "zero",
+    "grid-constant": "zero",
     "fill": "zero",
+    "border_constant": "zero",
     "wrap": "circular",
+    "grid-wrap": "circular",
     "periodic": "circular",
+    "border_wrap": "circular",
     "edge": "replicate",
     "nearest": "replicate",
+    "extend": "replicate",
+    "border_replicate": "replicate",
     "symm": "symmetric",
+    "grid-mirror": "symmetric",
+    "border_reflect": "symmetric",
     "reflect101": "mirror",
+    "reflect_101": "mirror",
+    "border_reflect101": "mirror",
+    "border_reflect_101": "mirror",
+    "border_default": "mirror",
 }
+# The values of OpenCV's BORDER_CONSTANT, _REPLICATE, _REFLECT, _WRAP and _REFLECT_101.
+_OPENCV: tuple[Boundary, ...] = ("zero", "replicate", "symmetric", "circular", "mirror")
 
+_Choice = TypeVar("_Choice", bound=str)
 
 MAX_DEGREE = 4
 
@@ -34,14 +51,12 @@ def _is_integer(value: Any) -> bool:
 
 def as_image(value: Any, name: str, ndim: int = 2, *, lazy: bool = False) -> AnyArray:
     """Return ``value`` as an array of real numbers, or a `LazyImage` where that will do."""
-    if isinstance(value, np.ma.MaskedArray):
-        msg = (
-            f"{name} must not be a masked array, which would lose its mask here; "
-            "fill it (numpy.ma.filled), or crop to the pixels that are good"
-        )
-        raise TypeError(msg)
-    # A lazy image answers all that is asked of it below.
-    image = cast(AnyArray, LazyImage(value)) if lazy and is_lazy(value) else np.asarray(value)
+    if lazy and is_lazy(value):
+        refuse_masked(value, name)
+        # A lazy image answers all that is asked of it below.
+        image = cast(AnyArray, LazyImage(value, name))
+    else:
+        image = unmasked(value, name)
     if image.dtype.kind not in "biuf":
         advice = "take .real or .imag" if image.dtype.kind == "c" else "convert it with .astype"
         msg = f"{name} must hold real numbers, got dtype {image.dtype}; {advice}"
@@ -91,29 +106,65 @@ def as_count(value: Any, name: str) -> int:
     return int(value)
 
 
-def as_boundary(value: str) -> Boundary:
-    """Return the name of a border rule, aliases of other libraries translated."""
-    if not isinstance(value, str):
-        msg = f"boundary must be a string, got {value!r}"
+def as_boundary(value: Any) -> Boundary:
+    """Return the name of a border rule; names and numbers of other libraries are translated."""
+    if not isinstance(value, str) and not _is_integer(value):
+        msg = f"boundary must be a string, or a number of OpenCV's, got {value!r}"
         raise TypeError(msg)
-    if value == "reflect":
+    name = value.lower() if isinstance(value, str) else int(value)
+    if name == "reflect":
         msg = (
-            "boundary='reflect' repeats the edge pixel in SciPy and does not in NumPy; "
+            f"boundary={value!r} repeats the edge pixel in SciPy and does not in NumPy; "
             "say 'symmetric' (d c b a | a b c d) or 'mirror' (d c b | a b c d)"
         )
         raise ValueError(msg)
-    if value not in _ALIASES:
-        msg = f"boundary must be one of {', '.join(get_args(Boundary))}, got {value!r}"
+    if isinstance(name, int) and 0 <= name < len(_OPENCV):
+        return _OPENCV[name]
+    if name not in _ALIASES:
+        msg = (
+            f"boundary must be one of {', '.join(get_args(Boundary))}, got {value!r}; SciPy's, "
+            "NumPy's and OpenCV's names of these, and OpenCV's numbers 0 to 4, will do too"
+        )
         raise ValueError(msg)
-    return _ALIASES[value]
+    return _ALIASES[name]
 
 
-def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+def as_choice(value: Any, name: str, choices: tuple[_Choice, ...]) -> _Choice:
     """Return ``value``, known to be one of ``choices``."""
-    if not isinstance(value, str) or value not in choices:
-        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
-        raise ValueError(msg)
+    if isinstance(value, str):
+        for choice in choices:
+            if value == choice:
+                return choice
+    msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+    raise ValueError(msg)
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """Return ``value``, known to be True or False: "no" and 2 would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        msg = f"{name} must be True or False, got {value!r}"
+        raise TypeError(msg)
+    return bool(value)
+
+
+def as_callback(value: Any, name: str = "callback") -> Any:
+    """Return ``value``, known to be None or something that can be called."""
+    if value is not None and not callable(value):
+        msg = f"{name} must be None or callable as callback(done, total), got {value!r}"
+        raise TypeError(msg)
     return value
+
+
+def as_float_dtype(value: Any) -> np.dtype[Any]:
+    """Return ``value`` as the dtype of this machine's float32 or float64."""
+    try:
+        dtype: np.dtype[Any] | None = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if value is None or dtype is None or dtype not in (np.float32, np.float64):
+        msg = f"dtype must be float32 or float64, got {value!r}"
+        raise TypeError(msg)
+    return dtype
 
 
 def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyArray) -> AnyArray:
@@ -121,6 +172,7 @@ def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyAr
     if not isinstance(value, np.ndarray):
         msg = f"out must be a NumPy array, got {type(value).__name__}"
         raise TypeError(msg)
+    refuse_masked(value, "out", "pass a plain array")
     if value.dtype.newbyteorder("=") != np.dtype(dtype).newbyteorder("="):
         msg = f"out must have dtype {np.dtype(dtype)}, got {value.dtype}"
         raise TypeError(msg)
@@ -140,35 +192,47 @@ def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyAr
     return value
 
 
-def as_stack(value: Any, name: str) -> AnyArray:
-    """Return ``value`` as an array whose last two axes are rows and columns."""
-    if isinstance(value, np.ma.MaskedArray):
-        msg = (
-            f"{name} must not be a masked array, which would lose its mask here; "
-            "shift .data and .mask apart"
-        )
-        raise TypeError(msg)
-    image = np.asarray(value)
-    if image.ndim < 2:
-        msg = (
-            f"{name} must have at least 2 dimensions, (..., rows, cols), got shape {image.shape}; "
-            "for a single line use image[None]"
-        )
+def as_stack(value: Any, name: str, *, least: int = 2) -> AnyArray:
+    """Return ``value`` as an array whose last two axes are rows and columns, if ``least`` is 2."""
+    image = unmasked(value, name, "shift .data and .mask apart")
+    if image.ndim < least:
+        axes = "2 dimensions, (..., rows, cols)" if least == 2 else "1 dimension"
+        msg = f"{name} must have at least {axes}, got shape {image.shape}"
+        if least == 2:
+            msg += "; for a single line use image[None]"
         raise ValueError(msg)
     return image
 
 
-def as_shift(value: Any) -> Shape:
-    """Return ``value`` as ``(rows, cols)``; one integer would not mean what it does in NumPy."""
-    try:
-        rows, cols = value
-    except (TypeError, ValueError):
-        rows = cols = None
-    if not (_is_integer(rows) and _is_integer(cols)):
-        advice = f"; say ({value}, 0) or (0, {value})" if _is_integer(value) else ""
-        msg = f"shift must be two integers (rows, cols), got {value!r}{advice}"
+def as_axes(value: Any, name: str, ndim: int) -> tuple[int, ...]:
+    """Return ``value``, one axis or several, as numbers from 0."""
+    axes = (value,) if _is_integer(value) else value
+    whole = isinstance(axes, tuple | list) and all(map(_is_integer, axes))
+    if not whole or not all(-ndim <= axis < ndim for axis in axes):
+        msg = f"{name} must be axes of an array of {ndim} dimensions, got {value!r}"
         raise ValueError(msg)
-    return int(rows), int(cols)
+    return tuple(int(axis) % ndim for axis in axes)
+
+
+def as_shift(value: Any, n_axes: int | None = None) -> tuple[int, ...]:
+    """Return ``value`` as a shift along each axis.
+
+    One integer is meant for all axes that are named. Where none is it would not mean what it does
+    in NumPy, and is refused.
+    """
+    if _is_integer(value) and n_axes is not None:
+        return (int(value),) * n_axes
+    each = "an integer for each axis that is named"
+    wanted = "two integers (rows, cols)" if n_axes is None else each
+    try:
+        shifts = tuple(value)
+    except TypeError:
+        shifts = (None,)
+    if len(shifts) != (2 if n_axes is None else n_axes) or not all(map(_is_integer, shifts)):
+        advice = f"; say ({value}, 0) or (0, {value})" if _is_integer(value) else ""
+        msg = f"shift must be {wanted}, got {value!r}{advice}"
+        raise ValueError(msg)
+    return tuple(map(int, shifts))
 
 
 def as_channels(image: AnyArray, channel_axis: Any) -> AnyArray:
@@ -286,7 +350,7 @@ def refuse_non_finite(
     name: str,
     image: AnyArray,
     origin: Shape = (0, 0),
-    advice: str = "replace or crop such pixels",
+    advice: str = "crop to where all pixels are",
 ) -> None:
     """Raise for the first pixel that is NaN or infinite; ``origin`` is added to its index."""
     for top, bottom in split(image.shape[0], 256):

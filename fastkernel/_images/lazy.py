@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastkernel._images.borders import OUTSIDE, source_index
+from fastkernel._images.masks import unmasked
 from fastkernel._typing import AnyArray, Boundary, Shape
 
 
@@ -16,17 +17,19 @@ class LazyImage:
     ----------
     array : object
         With ``shape``, ``dtype`` and slicing.
+    name : str, optional
+        What it is called where a part of it turns out to be masked.
     """
 
-    def __init__(self, array: Any) -> None:
-        self._array = array
+    def __init__(self, array: Any, name: str = "image") -> None:
+        self._array, self._name = array, name
         self.shape: tuple[int, ...] = tuple(int(n) for n in array.shape)
         self.dtype = np.dtype(array.dtype)
         self.ndim = len(self.shape)
         self.size = int(np.prod(self.shape, dtype=object))
 
     def __getitem__(self, key: Any) -> AnyArray:
-        return np.asarray(self._array[key])
+        return unmasked(self._array[key], self._name)
 
 
 def is_lazy(value: Any) -> bool:

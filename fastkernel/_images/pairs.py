@@ -13,6 +13,7 @@ from fastkernel._images.checks import (
     refuse_overflow,
 )
 from fastkernel._images.lazy import LazyImage
+from fastkernel._images.masks import refuse_masked
 from fastkernel._images.windows import Window
 from fastkernel._typing import AnyArray, FloatArray, Images, Shape
 
@@ -31,6 +32,9 @@ def as_pairs(
     """Return the pairs of images that share one kernel."""
     several = _is_sequence(source)
     if several != _is_sequence(result):
+        # What holds an array and is none does not look like an image.
+        refuse_masked(source, "source")
+        refuse_masked(result, "result")
         msg = (
             "source and result must both be images or both be sequences of images, "
             f"got {type(source).__name__} and {type(result).__name__}"

@@ -1,10 +1,11 @@
 """What a pair of shapes says: which pixels of source and result belong together."""
 
 from dataclasses import dataclass
+from typing import get_args
 
-from fastkernel._typing import AnyArray, Boundary, Shape
+from fastkernel._typing import AnyArray, Boundary, Mode, Shape
 
-MODES = ("full", "same", "valid")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,15 @@ class Window:
         Size of the window, in pixels.
     boundary : str
         What stands beyond the source's frame.
+    fill_value : float
+        What stands there in place of the zeros of "zero", in units of the source.
     """
 
     source_origin: Shape
     result_origin: Shape
     shape: Shape
     boundary: Boundary
+    fill_value: float = 0.0
 
     def source_pixel(self, row: int, col: int) -> Shape:
         """Return where a pixel of the virtual source stands in the source."""
@@ -51,7 +55,7 @@ def centre(kernel_shape: Shape) -> Shape:
 
 
 def window_of_mode(
-    mode: str,
+    mode: Mode,
     source_shape: Shape,
     kernel_shape: Shape,
     boundary: Boundary | None,
@@ -84,7 +88,7 @@ def window_of_pair(
         its frame is known, or a border rule contradicts a "full" result.
     """
     (m, n), (p, q) = source.shape, kernel_shape
-    shapes = {
+    shapes: dict[Mode, Shape] = {
         "same": (m, n),
         "valid": (m - p + 1, n - q + 1),
         "full": (m + p - 1, n + q - 1),

@@ -13,7 +13,8 @@ change no answer.
 
 Shared:
 
-- `_jit`: compilation that a broken cache cannot stop
+- `_jit`: compilation that neither a broken cache, nor Ctrl-C, nor a fork can stop
+- `_unbroken`: what neither Ctrl-C nor a fork may break off
 - `_processor`: the width of a register, and ways of moving pixels past and between the caches
 
 Convolution:

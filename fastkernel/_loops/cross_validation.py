@@ -194,6 +194,8 @@ def least_cross_validation(found, per_octave, octaves, least, least_noise, sharp
     -------
     float
         The binary logarithm of the balance; minus infinity where there is no energy.
+    float
+        The energy of noise at a frequency, without the share of the mean.
 
     Notes
     -----
@@ -222,24 +224,26 @@ def least_cross_validation(found, per_octave, octaves, least, least_noise, sharp
             count += number[used]
             used += 1
     if not total > least:
-        return -np.inf
+        return -np.inf, 0.0
     noise = max(least_noise[0] * total / count, least_noise[1])
     for i in range(used):
         energy[i] += noise * number[i]
-    first, step, steps, best = np.float64(low), 2.0, (high - low) // 2 + 1, 0.0
+    first, step, steps, best, level = np.float64(low), 2.0, (high - low) // 2 + 1, 0.0, 0.0
     for _ in range(4):
         lowest = np.inf
         for i in range(steps):
             octave_here = first + i * step
-            inverse, misfit, freedom, gained = 2.0**-octave_here, 0.0, 0.0, 0.0
+            inverse, misfit, freedom, gained, added = 2.0**-octave_here, 0.0, 0.0, 0.0, 0.0
             for j in range(used):
                 left = 1 / (1 + inverse * power[j])
                 misfit += energy[j] * left * left
                 freedom += number[j] * left
                 gained += gain[j] * (1 - left) * (1 - left)
+                added += number[j] * left * left
             score = misfit / (freedom * freedom)
             score *= 1 + caution * score * gained * count / total
             if score < lowest:
                 lowest, best = score, octave_here
+                level = (misfit - (noise - least_noise[1]) * added) / freedom
         first, step, steps = best - step, step / 4, 9
-    return best
+    return best, level

@@ -9,7 +9,6 @@ picks a bad plan when the machine is disturbed, and makes results differ in the 
 process to process. On one machine an estimated plan is the same in every process.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,33 +19,35 @@ from typing import Any, TypeVar
 import numpy as np
 import pyfftw
 
+from fastkernel._loops._unbroken import hold_across_forks
 from fastkernel._typing import AnyArray, Shape
 
 _MAX_IDLE = 24
 _MAX_IDLE_BYTES = 32 << 20
 
 _lock = threading.RLock()
+hold_across_forks(_lock)
 _idle: deque[
     "RowTransforms | TileTransforms | ImageRowTransforms | ImageColumnTransforms | SmallTransforms"
 ] = deque()
 _idle_bytes = 0
 
-
-def _new_lock() -> None:
-    """Start with a free lock in a forked child: its holder may not exist there."""
-    global _lock
-    _lock = threading.RLock()
+# What is left of plans that nobody refers to any more, until somebody holds the lock.
+_dropped: deque[dict[str, Any]] = deque()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _lock.acquire(),
-        after_in_parent=lambda: _lock.release(),
-        after_in_child=_new_lock,
-    )
+class _Plans:
+    """Plans that are destroyed by whoever holds the lock next, whoever lets go of them last.
+
+    That may be anyone: the traceback of an interrupted call keeps what the call had borrowed.
+    """
+
+    # The default outlives the module's names, which are gone when the interpreter ends.
+    def __del__(self, dropped: deque[dict[str, Any]] = _dropped) -> None:
+        dropped.append(self.__dict__)
 
 
-class RowTransforms:
+class RowTransforms(_Plans):
     """A plan, with its scratch, for the spectra of rows.
 
     Attributes
@@ -85,7 +86,7 @@ def _there_and_back(
     return forward.execute, inverse.execute
 
 
-class TileTransforms:
+class TileTransforms(_Plans):
     """Plans, with their scratch, for the spectrum of a tile and back.
 
     Attributes
@@ -111,7 +112,7 @@ class TileTransforms:
         return int(self.tile.nbytes + self.spectrum.nbytes)
 
 
-class ImageRowTransforms:
+class ImageRowTransforms(_Plans):
     """Plans, with their scratch, for the spectra of some rows of a whole image and back.
 
     Attributes
@@ -139,7 +140,7 @@ class ImageRowTransforms:
         return int(self.rows.nbytes + self.spectra.nbytes)
 
 
-class ImageColumnTransforms:
+class ImageColumnTransforms(_Plans):
     """Plans, with their scratch, for the spectra of some columns of a whole image and back.
 
     Attributes
@@ -166,7 +167,7 @@ class ImageColumnTransforms:
         return int(self.panel.nbytes + self.lines.nbytes)
 
 
-class SmallTransforms:
+class SmallTransforms(_Plans):
     """Plans, with their scratch, for the spectra of a small image and of a PSF, and back.
 
     Attributes
@@ -225,6 +226,7 @@ def _borrowed(make: type[Plan], key: Any) -> Iterator[Plan]:
     """Lend a plan with its scratch, of arbitrary content, to one caller at a time."""
     global _idle_bytes
     with _lock:
+        _dropped.clear()
         found = next((idle for idle in _idle if type(idle) is make and idle.key == key), None)
         if found is None:
             found = make(key)
@@ -240,6 +242,7 @@ def _borrowed(make: type[Plan], key: Any) -> Iterator[Plan]:
             del found
             while len(_idle) > _MAX_IDLE or _idle_bytes > _MAX_IDLE_BYTES:
                 _idle_bytes -= _idle.popleft().nbytes
+            _dropped.clear()
 
 
 def borrowed_row_transforms(length: int, n: int) -> AbstractContextManager[RowTransforms]:

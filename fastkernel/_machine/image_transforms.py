@@ -406,7 +406,7 @@ def forward(image: AnyArray, workers: int) -> AnyArray:
         ``X[k, l]``, the sum over pixels of ``x[r, c] * exp(-2j * pi * (k * r / m + l * c / n))``.
     """
     frame = image.shape[0], image.shape[1]
-    dtype = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
+    dtype = np.dtype(np.float32 if image.dtype.type is np.float32 else np.float64)
 
     def load(top: int, rows: AnyArray) -> None:
         np.copyto(rows, image[top : top + len(rows)], casting="unsafe")

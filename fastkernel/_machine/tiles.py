@@ -4,11 +4,16 @@ The number of jobs never depends on the number of workers and results come back 
 the jobs, so the answer is the same bit for bit whoever did the work.
 """
 
+import atexit
+import ctypes
 import math
 import os
+import signal
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -24,26 +29,90 @@ MAX_THREADS = 32
 
 _LINE_BYTES = 64
 
-_lock = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
+Call: TypeAlias = Callable[[], object]
+
+# Threads that wait for a call, each by the queue that it waits at, and how many were started.
+# No lock guards them, so none can be held by a thread that a forked child does not have.
+_idle: deque[SimpleQueue[Call]] = deque()
+_started: list[threading.Thread] = []
+
+# Calls that are waited for, or were interrupted and go on.
+_calling: set[threading.Thread] = set()
 
 
-def _forget_executor() -> None:
-    """Start afresh in a forked child, which inherits the pool but not its threads."""
-    global _executor, _lock
-    _executor, _lock = None, threading.Lock()
+def _forget_threads() -> None:
+    """Start afresh in a forked child, which has none of its parent's threads."""
+    for kept in (_idle, _started, _calling):
+        kept.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_executor)
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
-def _shared_executor() -> ThreadPoolExecutor:
-    global _executor
-    with _lock:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="fastkernel")
-        return _executor
+def _serve(inbox: SimpleQueue[Call]) -> None:
+    while True:
+        inbox.get()()
+        _idle.append(inbox)
+
+
+def _hand_over(call: Call) -> bool:
+    """Have another thread make a call that raises nothing; tell whether one was to be had."""
+    try:
+        _idle.pop().put(call)
+    except IndexError:
+        if len(_started) >= MAX_THREADS:
+            return False
+        inbox: SimpleQueue[Call] = SimpleQueue()
+        inbox.put(call)
+        thread = threading.Thread(target=_serve, args=(inbox,), name="fastkernel", daemon=True)
+        if not _start(thread):
+            return False
+        _started.append(thread)
+    return True
+
+
+def _start(thread: threading.Thread) -> bool:
+    """Start a thread; tell whether the system, or the end of the interpreter, let it be."""
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    return True
+
+
+@atexit.register
+def _outlive_calls() -> None:
+    """Keep the libraries that interrupted calls are in until they end, or the process does.
+
+    The destructors of BLAS free what its calls work in. So either they are left out when the
+    process ends, which is what ``_exit`` is for, or the calls are waited for. Those that are no
+    daemons Python has waited for already, unless Ctrl-C was pressed then. Pressed here, it ends
+    the process as it ends any program.
+    """
+    left = [thread for thread in list(_calling) if thread.is_alive()]
+    if left and all(thread.daemon for thread in left) and _end_without_destructors():
+        return
+    try:
+        for thread in left:
+            thread.join()
+    except KeyboardInterrupt:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+
+
+def _end_without_destructors() -> bool:
+    """Have the process end by ``_exit`` with the status it will have; tell whether it can be."""
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "on_exit"):
+        return False
+    # Called as ``_exit(status, None)`` after Python's own end and before any destructor.
+    return bool(library.on_exit(library._exit, None) == 0)
 
 
 def usable_cores() -> int:
@@ -160,20 +229,87 @@ def aligned_zeros(size: int, dtype: np.dtype[Any]) -> AnyArray:
     return spare[start : start + size * dtype.itemsize].view(dtype)
 
 
-def wait_for(call: Callable[[], T]) -> T:
+def wait_for(call: Callable[[], T], *, abandon: bool = False) -> T:
     """Return ``call()``, made by another thread, so that Ctrl-C need not wait for it.
 
-    For what others compiled and nothing can stop: interrupted, it goes on and is forgotten.
+    For what others compiled and nothing can stop: interrupted, it goes on and is forgotten. The
+    end of the process waits for it, unless it may ``abandon`` it: what is plain C and Fortran
+    can be left at any point, which C++ cannot. The call has to release the GIL. Only the main
+    thread hears Ctrl-C, so any other makes the call itself, as this one does where the system
+    has no thread left.
     """
-    future = _shared_executor().submit(call)
-    while True:
-        wait([future], timeout=0.05)
-        if future.done():
-            return future.result()
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    found: list[T] = []
+    raised: list[BaseException] = []
+    done = threading.Event()
+
+    def make() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:  # raised below
+            raised.append(error)
+        finally:
+            _calling.discard(threading.current_thread())
+            done.set()
+
+    thread = threading.Thread(target=make, name="fastkernel call", daemon=abandon)
+    _calling.add(thread)
+    if not _start(thread):
+        _calling.discard(thread)
+        return call()
+    # On some systems only a wait of limited time hears Ctrl-C.
+    while not done.wait(0.05):
+        pass
+    if raised:
+        raise raised.pop()
+    return found.pop()
 
 
 def _never() -> bool:
     return False
+
+
+class _Crew:
+    """The helpers of one run: each comes in, works and leaves; nobody waits for one outside."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._lock, self._left = stop, threading.Lock(), threading.Event()
+        self._closed, self._inside = False, 0
+        self.errors: list[BaseException] = []
+
+    def help(self, work: Call) -> None:
+        """Do the work of a helper, unless the run is over."""
+        with self._lock:
+            if self._closed:
+                return
+            self._inside += 1
+        try:
+            work()
+        except BaseException as error:  # raised by the thread that waits
+            self.errors.append(error)
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._closed and not self._inside:
+                    self._left.set()
+
+    def dismiss(self) -> None:
+        """Let nobody in any more, and wait until all have left, however often Ctrl-C is pressed."""
+        pressed: BaseException | None = None
+        while True:
+            try:
+                with self._lock:
+                    self._closed = True
+                    if not self._inside:
+                        break
+                self._left.wait()
+                break
+            except BaseException as error:  # raised below
+                self._stop.set()
+                pressed = error
+        if pressed is not None:
+            raise pressed
 
 
 def run_jobs(
@@ -184,9 +320,10 @@ def run_jobs(
 ) -> list[T]:
     """Run ``job(scratch, stopped)`` for every job and return the results in order.
 
-    The calling thread works too, so a pool that is busy or full slows a call and never blocks
-    it. An exception in any job, Ctrl-C included, stops the others at their next look at
-    ``stopped()`` and is raised here.
+    The calling thread works too, so a lack of threads, be they busy, not allowed by the system,
+    or refused because the interpreter ends, slows a call and never blocks or fails it. An
+    exception in any job, Ctrl-C included, stops the others at their next look at ``stopped()``
+    and is raised here once they have stopped: nothing is written to after that.
 
     Parameters
     ----------
@@ -234,17 +371,26 @@ def run_jobs(
             stop.set()
             raise
 
-    pool = _shared_executor()
-    helpers = [pool.submit(take_jobs) for _ in range(min(workers, total, MAX_THREADS) - 1)]
+    crew = _Crew(stop)
     try:
-        take_jobs(progress)
+        try:
+            for _ in range(min(workers, total, MAX_THREADS) - 1):
+                if not _hand_over(partial(crew.help, take_jobs)):
+                    break
+            take_jobs(progress)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            crew.dismiss()
+    except BaseException:
+        # Ctrl-C between two lines of the above.
+        stop.set()
+        raise
     finally:
-        for helper in helpers:
-            helper.cancel()
-        wait(helpers)
-    for helper in helpers:
-        if not helper.cancelled():
-            helper.result()
+        crew.dismiss()
+    if crew.errors:
+        raise crew.errors[0]
     if progress is not None:
         progress(total, total)
     return [results[number] for number in range(total)]

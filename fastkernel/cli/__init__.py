@@ -1,7 +1,9 @@
 """The ``fastkernel`` command.
 
 Exit codes: 0 done, 1 the images do not determine the kernel, 2 wrong options, 3 wrong input
-files, 4 output cannot be written, 130 interrupted, 141 the reader of standard output went away.
+files, 4 output cannot be written, 5 with --strict a kernel that is not to be believed, 130
+interrupted, 141 the reader of standard output went away.
+Where a file was asked for, the code tells of that file, and standard output may be lost.
 """
 
 import importlib
@@ -10,8 +12,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from fastkernel.cli.errors import CommandError
+from fastkernel.cli.errors import CommandError, OutputError
 from fastkernel.cli.options import read_options
+from fastkernel.cli.streams import Stream, standard_streams
 from fastkernel.errors import SingularFitError
 
 INTERRUPTED = 130
@@ -31,29 +34,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
-    debug = False
+    with standard_streams() as (out, _):
+        return _run(argv, out)
+
+
+def _run(argv: Sequence[str] | None, out: Stream) -> int:
+    debug, written = False, False
     try:
         options = read_options(argv)
         debug = options.debug
+        _check_folder()
         importlib.import_module(f"fastkernel.cli.{options.command}").run(options)
-        sys.stdout.flush()
+        written = getattr(options, "output", None) is not None
     except SystemExit as stop:  # argparse, after --help and --version
-        return int(stop.code or 0)
+        if stop.code:
+            return int(stop.code)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, debug)
-    except BrokenPipeError:
-        _forget_stdout()
-        return BROKEN_PIPE
     except CommandError as problem:
         return _fail(str(problem), problem.exit_code, debug)
     except SingularFitError as problem:
         return _fail(str(problem), 1, debug)
     except MemoryError:
         return _fail("not enough memory for images of this size", 3, debug)
-    except OSError as problem:  # readers and writers name their files: this is standard output
-        _forget_stdout()
-        return _fail(f"standard output: {problem.strerror}", 4, debug)
-    return 0
+    except OSError as problem:  # readers and writers name their files: this is the system
+        return _fail(str(problem), 4, debug)
+    out.flush()
+    if out.problem is None or written:
+        return 0
+    if isinstance(out.problem, BrokenPipeError):
+        return BROKEN_PIPE
+    return _fail(f"standard output: {out.problem.strerror or out.problem}", 4, debug)
+
+
+def _check_folder() -> None:
+    """Raise where the current folder was removed, which libraries trip over when imported."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError as problem:
+        msg = "the current folder is gone, and no file can be written there; go to another"
+        raise OutputError(msg) from problem
 
 
 def _fail(message: str, exit_code: int, debug: bool) -> int:
@@ -63,8 +83,3 @@ def _fail(message: str, exit_code: int, debug: bool) -> int:
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
     print(f"fastkernel: error: {line}", file=sys.stderr)
     return exit_code
-
-
-def _forget_stdout() -> None:
-    # Python flushes standard output once more at exit, and would complain about it then.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,8 @@ def run(options: argparse.Namespace) -> None:
     """Read, convolve, write."""
     from fastkernel import convolve
 
-    kernel = read_kernel(options.kernel)
+    notes: list[str] = []
+    kernel = read_kernel(options.kernel, notes.append)
     if options.correlation:
         kernel = np.ascontiguousarray(kernel[::-1, ::-1])
 
@@ -27,4 +28,4 @@ def run(options: argparse.Namespace) -> None:
             workers=options.workers,
         )
 
-    remake_file(options, options.kernel, blurred, "convolved")
+    remake_file(options, options.kernel, blurred, "convolved", notes)

@@ -14,7 +14,7 @@ from fastkernel.cli.files import pillow
 from fastkernel.cli.output import check_target, figure_bytes, kernel_bytes, write_file
 from fastkernel.cli.scene import dead_leaves
 from fastkernel.cli.table import align
-from fastkernel.cli.verdict import ROUNDING_RMS
+from fastkernel.estimation.quality import ROUNDING_RMS
 
 # A hand that shook: alike under no flip and no turn, so that no mix-up of axes goes unseen.
 TRUTH = (

@@ -27,3 +27,9 @@ class OutputError(CommandError):
     """A file cannot be written."""
 
     exit_code = 4
+
+
+class DisbeliefError(CommandError):
+    """The kernel was found and written, and is not to be believed; told with ``--strict`` alone."""
+
+    exit_code = 5

@@ -3,15 +3,19 @@
 import argparse
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastkernel._typing import FloatArray
-from fastkernel.cli.errors import InputError, NumericalError, UsageError
-from fastkernel.cli.files import Picture, read_picture
-from fastkernel.cli.light import LINEAR, STORED, LightFit, fit_light
+from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError, UsageError
+from fastkernel.cli.files import Picture, read_picture, turned_note
+from fastkernel.cli.hints import hints, part_of
+from fastkernel.cli.light import LINEAR, STORED, LightFit, decode, fit_light
 from fastkernel.cli.output import (
+    check_apart,
     check_kernel_target,
     check_plot_target,
     figure_bytes,
@@ -20,8 +24,12 @@ from fastkernel.cli.output import (
 )
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.table import kernel_table
-from fastkernel.cli.verdict import ROUNDING_RMS, judge
 from fastkernel.errors import SingularFitError
+from fastkernel.estimation.display import plot_fit
+from fastkernel.estimation.quality import ROUNDING_RMS, Verdict, judge
+
+# Taps beyond which no other fits are tried.
+_MOST_TAPS = 1024
 
 # The options that are arguments of `estimate_kernel`.
 _TUNING = (
@@ -43,10 +51,21 @@ _TUNING = (
 )
 
 
+class _Shown(NamedTuple):
+    """What a figure shows: the kernel as it is printed, and the residual in grey levels."""
+
+    kernel: FloatArray
+    standard_errors: FloatArray
+    residual_rms: float
+    method: str
+    history: Mapping[str, FloatArray] | None
+
+
 def run(options: argparse.Namespace) -> None:
     """Read, fit, print, write."""
     names = (options.source, options.result)
     target = plot = None
+    check_apart(options.output, options.plot)
     if options.output is not None:
         target = check_kernel_target(options.output, force=options.force, inputs=names)
     if options.plot is not None:
@@ -72,13 +91,18 @@ def run(options: argparse.Namespace) -> None:
         kernel, errors = kernel[::-1, ::-1], errors[::-1, ::-1]
     if options.normalize:
         kernel, errors = _normalized(kernel, errors)
-    _report(kernel, errors, found, source, result, options)
+    verdict = _report(kernel, errors, found, source, result, options)
     if target is not None:
         write_file(target, kernel_bytes(kernel, Path(options.output).suffix.lower()))
         print(f"wrote {options.output!r}")
     if plot is not None:
-        write_file(plot, figure_bytes(found.fit.plot()))
+        fit = found.fit
+        shown = _Shown(kernel, errors, found.residual_rms, fit.method, fit.history)
+        write_file(plot, figure_bytes(plot_fit(shown)))
         print(f"wrote {options.plot!r}")
+    if options.strict and verdict.belief == "do not believe it":
+        msg = f"the kernel is not to be believed: {verdict.reasons[0]}"
+        raise DisbeliefError(msg)
 
 
 def _transfer(options: argparse.Namespace) -> str:
@@ -115,6 +139,8 @@ def _check_shapes(source: Picture, result: Picture, options: argparse.Namespace)
             f"pixels; with a {p}x{q} kernel the result must be {same}, {valid} ('valid') or "
             f"{full} ('full')"
         )
+        turned = turned_note({options.source: source, options.result: result})
+        msg = f"{msg}; {turned}" if turned else msg
         raise InputError(msg)
 
 
@@ -137,12 +163,12 @@ def _report(
     source: Picture,
     result: Picture,
     options: argparse.Namespace,
-) -> None:
+) -> Verdict:
     p, q = kernel.shape
     kind = "correlation (flipped both ways)" if options.correlation else "convolution"
     scaled = ", divided by its sum" if options.normalize else ""
     heading, *table = kernel_table(kernel, errors, shutil.get_terminal_size().columns)
-    whole_levels = result.pixels.dtype.kind in "ui"
+    whole_levels = found.facts.whole_levels
     unit = (
         f"grey levels (rounding leaves up to {ROUNDING_RMS:.3f})"
         if whole_levels
@@ -153,7 +179,7 @@ def _report(
         other = STORED if found.light == LINEAR else LINEAR
         compared = f"; {other} would leave a residual of {found.other_rms:.3g}"
     print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
-    print(f"sum of taps: {kernel.sum():.6g}")
+    print(f"sum of taps: {kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
     print(f"residual: {found.residual_rms:.3g} {unit}")
     if found.fit.background is not None:
         print(f"background: {_background(found.fit.background)}")
@@ -164,18 +190,46 @@ def _report(
         print(f"condition number: {found.fit.condition_number:.2g}")
     apart = ", channels counted apart" if result.pixels.ndim == 3 else ""
     print(f"pixels fitted: {found.fit.n_pixels}{apart}")
+    if turned := turned_note({options.source: source, options.result: result}):
+        print(f"orientation: {turned}")
     print(f"light: {found.light}{compared}")
-    sentence = judge(
+    verdict = judge(
         kernel,
         errors,
-        residual_rms=found.residual_rms,
-        contrast=float(np.std(result.pixels, dtype=np.float64)),
-        whole_levels=whole_levels,
-        lossy=source.lossy or result.lossy,
-        clipped=_clipped(result),
+        found.facts,
+        residual_rms=found.fit.residual_rms if found.light == STORED else None,
         condition_number=found.fit.condition_number,
+        converged=found.fit.converged,
+        lossy=source.lossy or result.lossy,
     )
-    print(f"verdict: {sentence}")
+    helps = [] if verdict.explained else _hints(found, source, result)
+    print("; ".join([f"verdict: {verdict}", *(f"what would help: {hint}" for hint in helps)]))
+    return verdict
+
+
+def _hints(found: LightFit, source: Picture, result: Picture) -> list[str]:
+    """Return what would help a kernel that leaves too much."""
+    if found.facts.whole_levels and found.facts.rms < 1.1 * ROUNDING_RMS:
+        return ["files of more levels (16 bits, or floats), or a source with more contrast"]
+    images = [decode(p) if found.light == LINEAR else p.pixels for p in (source, result)]
+    size = found.fit.kernel.shape
+    part = part_of(images[0], images[1], (size[0], size[1]))
+    if part is None or math.prod(size) > _MOST_TAPS:
+        return []
+    lossy = source.lossy or result.lossy
+    limits = None
+    if result.bits in {8, 16}:
+        limits = (0.0, 1.0 if found.light == LINEAR else float(np.iinfo(result.pixels.dtype).max))
+    return list(hints(part, (size[0], size[1]), limits=limits, lossy=lossy))
+
+
+def _gain(kernel: FloatArray, errors: FloatArray, normalized: bool) -> str:
+    """Name a sum of taps that is neither 1 nor, as those of edge detectors are, 0."""
+    total, noise = float(kernel.sum()), 3 * float(np.nan_to_num(errors).sum())
+    plain = abs(total - 1) <= max(0.01, noise) or abs(total) <= 0.01 * np.abs(kernel).sum()
+    if normalized or plain:
+        return ""
+    return f" (the result is {total:.3g} times as bright as the source)"
 
 
 def _background(levels: float | FloatArray) -> str:
@@ -183,13 +237,6 @@ def _background(levels: float | FloatArray) -> str:
     numbers = np.atleast_1d(levels)
     means = numbers if np.ndim(levels) < 2 else numbers[..., 0, 0].ravel()
     return ", ".join(f"{number:.4g}" for number in means)
-
-
-def _clipped(picture: Picture) -> float:
-    if picture.bits not in {8, 16}:
-        return 0.0
-    white = np.iinfo(picture.pixels.dtype).max
-    return float(np.mean((picture.pixels == 0) | (picture.pixels == white)))
 
 
 def _size(shape: tuple[int, ...]) -> str:

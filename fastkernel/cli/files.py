@@ -4,14 +4,15 @@ import logging
 import math
 import warnings
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastkernel._typing import AnyArray
-from fastkernel.cli import png
+from fastkernel.cli import png, tiff
 from fastkernel.cli.errors import InputError
 
 _FORMATS = {
@@ -35,6 +36,48 @@ _DEFLATE = {8, 32946}
 _TIFF_COMPRESSIONS = {1, 5, 32773} | _DEFLATE  # none, LZW and PackBits besides
 _GREY_OR_RGB = "convert it to grey or RGB first"
 
+# The key of the text that marks drawings of ours: enlarged, and no taps.
+DRAWING = "fastkernel drawing"
+
+# EXIF orientations: whether rows and columns are swapped, then which of them are reversed.
+_TURNS = {
+    2: (False, (1,)),
+    3: (False, (0, 1)),
+    4: (False, (0,)),
+    5: (True, ()),
+    6: (True, (1,)),
+    7: (True, (0, 1)),
+    8: (True, (0,)),
+}
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What a file says beside its pixels.
+
+    Attributes
+    ----------
+    orientation : int
+        As in EXIF: how the stored pixels lay before they were turned upright; 1 for upright.
+    profile : bytes or None
+        The ICC profile of its colours.
+    dpi : (float, float) or None
+        Pixels an inch across and down, of the upright image.
+    drawing : str or None
+        Which drawing of ours it is.
+    alpha : bool
+        Whether an alpha channel was left out.
+    """
+
+    orientation: int = 1
+    profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    drawing: str | None = None
+    alpha: bool = False
+
+
+_NO_NOTES = Notes()
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -43,16 +86,19 @@ class Picture:
     Attributes
     ----------
     pixels : (rows, cols) or (rows, cols, channels) array
-        As stored, in any real dtype; black and white images as 0 and 1.
+        Upright, in any real dtype as stored; black and white images as 0 and 1.
     bits : int or None
         1, 8 or 16 where the pixels are whole grey levels from 0 to ``2**bits - 1``.
     lossy : bool
         Whether the file was compressed with losses.
+    notes : Notes
+        What the file says beside.
     """
 
     pixels: AnyArray
     bits: int | None
     lossy: bool
+    notes: Notes = _NO_NOTES
 
 
 class _RefusedError(Exception):
@@ -88,7 +134,7 @@ def read_picture(name: str, *, max_pixels: int, drop_alpha: bool = False) -> Pic
         with warnings.catch_warnings():
             # Pillow and NumPy warn about oddities of a file. What matters is checked here.
             warnings.simplefilter("ignore")
-            pixels = reader[kind](path, max_pixels)
+            pixels, notes = reader[kind](path, max_pixels)
     except (_RefusedError, ImportError) as problem:
         msg = f"{name!r}: {problem}"
         raise InputError(msg) from problem
@@ -97,12 +143,35 @@ def read_picture(name: str, *, max_pixels: int, drop_alpha: bool = False) -> Pic
     except Exception as problem:  # decoders raise anything on damaged files
         msg = f"{name!r} is damaged or of a kind that cannot be read: {problem}"
         raise InputError(msg) from problem
-    pixels = _without_alpha(pixels, name, drop_alpha) if kind != "NPY" else pixels
+    if kind != "NPY" and pixels.ndim == 3 and pixels.shape[2] in {2, 4}:
+        pixels = _without_alpha(pixels, name, drop_alpha)
+        notes = replace(notes, alpha=True)
+    pixels, notes = _upright(pixels, notes)
     if pixels.dtype == bool:
         # Pillow stores True as 255 in arrays it shares.
-        return Picture((pixels.view(np.uint8) != 0).astype(np.uint8), 1, lossy=False)
+        return Picture((pixels.view(np.uint8) != 0).astype(np.uint8), 1, False, notes)
     bits = pixels.dtype.itemsize * 8 if pixels.dtype.kind == "u" else None
-    return Picture(pixels, bits if bits in {8, 16} else None, lossy=kind == "JPEG")
+    return Picture(pixels, bits if bits in {8, 16} else None, kind == "JPEG", notes)
+
+
+def turned_note(pictures: Mapping[str, Picture]) -> str:
+    """Return what to say of the files whose pixels are not stored upright, or nothing."""
+    turned = [repr(name) for name, picture in pictures.items() if picture.notes.orientation != 1]
+    if not turned:
+        return ""
+    verb = "were" if len(turned) > 1 else "was"
+    return f"{' and '.join(turned)} {verb} turned upright, by the EXIF orientation of the file"
+
+
+def _upright(pixels: AnyArray, notes: Notes) -> tuple[AnyArray, Notes]:
+    """Turn pixels as their orientation asks for, if it is one that EXIF knows."""
+    if notes.orientation not in _TURNS:
+        return pixels, replace(notes, orientation=1)
+    swapped, reversed_axes = _TURNS[notes.orientation]
+    pixels = np.flip(pixels.swapaxes(0, 1) if swapped else pixels, reversed_axes)
+    if swapped and notes.dpi is not None:
+        notes = replace(notes, dpi=notes.dpi[::-1])
+    return np.ascontiguousarray(pixels), notes
 
 
 def _kind_of(path: Path) -> str:
@@ -151,7 +220,7 @@ def pillow() -> Any:
     return Image
 
 
-def _read_png(path: Path, max_pixels: int) -> AnyArray:
+def _read_png(path: Path, max_pixels: int) -> tuple[AnyArray, Notes]:
     with path.open("rb") as file:
         header = png.read_header(file)
         _check_size(header.rows, header.cols, max_pixels)
@@ -165,11 +234,11 @@ def _read_png(path: Path, max_pixels: int) -> AnyArray:
     return _decode(path, "PNG", max_pixels)
 
 
-def _read_jpeg(path: Path, max_pixels: int) -> AnyArray:
+def _read_jpeg(path: Path, max_pixels: int) -> tuple[AnyArray, Notes]:
     return _decode(path, "JPEG", max_pixels)
 
 
-def _decode(path: Path, kind: str, max_pixels: int) -> AnyArray:
+def _decode(path: Path, kind: str, max_pixels: int) -> tuple[AnyArray, Notes]:
     image_module = pillow()
     limit, image_module.MAX_IMAGE_PIXELS = image_module.MAX_IMAGE_PIXELS, None
     try:
@@ -178,20 +247,40 @@ def _decode(path: Path, kind: str, max_pixels: int) -> AnyArray:
             if image.mode not in {"1", "L", "LA", "I;16", "RGB", "RGBA"}:
                 msg = f"its colours are {image.mode}; {_GREY_OR_RGB}"
                 raise _RefusedError(msg)
-            return np.asarray(image)
+            return np.asarray(image), _notes(image)
     finally:
         image_module.MAX_IMAGE_PIXELS = limit
 
 
-def _read_tiff(path: Path, max_pixels: int) -> AnyArray:
+def _notes(image: Any) -> Notes:
+    """Return what Pillow found beside the pixels, once these are decoded."""
+    info, exif = image.info, image.getexif()
+    orientation = exif.get(0x0112, 1)
+    # Pillow gives 72 dots an inch to a JPEG that has EXIF and says nothing of its resolution.
+    invented = info.get("jfif_unit", 0) == 0 and image.format == "JPEG" and 0x011A not in exif
+    dpi = None if invented else info.get("dpi")
+    if dpi is not None:
+        dpi = float(dpi[0]), float(dpi[1])
+        dpi = dpi if 0 < dpi[0] < math.inf and 0 < dpi[1] < math.inf else None
+    return Notes(
+        orientation if isinstance(orientation, int) else 1,
+        info.get("icc_profile") or None,
+        dpi,
+        info.get(DRAWING),
+    )
+
+
+def _read_tiff(path: Path, max_pixels: int) -> tuple[AnyArray, Notes]:
     try:
         import tifffile
     except ImportError as problem:
         msg = "TIFF needs tifffile: pip install 'fastkernel[cli]'"
         raise ImportError(msg) from problem
     logging.getLogger("tifffile").disabled = True  # it logs what is wrong with a file, then guesses
-    with tifffile.TiffFile(path) as tiff:
-        every: Any = tiff.pages
+    with path.open("rb") as plain:
+        tiff.check_directories(plain)
+    with tifffile.TiffFile(path) as file:
+        every: Any = file.pages
         pages = [page for page in every if not page.is_reduced]
         if len(pages) != 1:
             msg = f"it holds {len(pages)} pages; save the one that is meant"
@@ -221,8 +310,9 @@ def _read_tiff(path: Path, max_pixels: int) -> AnyArray:
             name = getattr(page.compression, "name", page.compression)
             msg = f"its compression is {name}; save it uncompressed"
             raise _RefusedError(msg)
+        tiff.check_strips(page, path.stat().st_size)
         if page.compression in _DEFLATE:
-            _check_inflated(tiff, page)
+            _check_inflated(file, page)
         try:
             pixels = page.asarray()
         except ValueError as problem:
@@ -232,24 +322,25 @@ def _read_tiff(path: Path, max_pixels: int) -> AnyArray:
             raise _RefusedError(msg) from problem
         if pixels.ndim == 3 and page.axes[0] == "S":
             pixels = np.moveaxis(pixels, 0, -1)
+        notes = Notes(tiff.orientation_of(page), tiff.profile_of(page), tiff.dpi_of(page))
     # Not for floats: there is no telling what white is.
     array: AnyArray = np.invert(pixels) if inverted and pixels.dtype.kind in "bu" else pixels
-    return array
+    return array, notes
 
 
-def _check_inflated(tiff: Any, page: Any) -> None:
+def _check_inflated(file: Any, page: Any) -> None:
     """Refuse strips and tiles that unpack to more than the image, which tifffile unpacks whole."""
     pixels = page.imagelength * page.imagewidth + page.tilelength * page.tilewidth
     limit = pixels * page.samplesperpixel * page.dtype.itemsize
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        tiff.filehandle.seek(offset)
-        packed = tiff.filehandle.read(count)
+        file.filehandle.seek(offset)
+        packed = file.filehandle.read(count)
         if len(zlib.decompressobj().decompress(packed, limit + 1)) > limit:
             msg = "it unpacks to more than its pixels"
             raise ValueError(msg)
 
 
-def _read_npy(path: Path, max_pixels: int) -> AnyArray:
+def _read_npy(path: Path, max_pixels: int) -> tuple[AnyArray, Notes]:
     pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     if pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] > 4):
         msg = (
@@ -264,17 +355,11 @@ def _read_npy(path: Path, max_pixels: int) -> AnyArray:
     if pixels.offset + pixels.nbytes != path.stat().st_size:
         msg = "its size is not the one its header gives"
         raise ValueError(msg)
-    array: AnyArray = np.asarray(pixels)
-    return array
+    return np.asarray(pixels), _NO_NOTES
 
 
 def _without_alpha(pixels: AnyArray, name: str, drop_alpha: bool) -> AnyArray:
-    if pixels.ndim == 2:
-        return pixels
-    channels = pixels.shape[2]
-    if channels in {2, 4}:
-        if not drop_alpha:
-            msg = f"{name!r} has an alpha channel; --drop-alpha leaves it out"
-            raise InputError(msg)
-        pixels = pixels[..., : channels - 1]
-    return pixels if pixels.shape[2] > 1 else pixels[..., 0]
+    if not drop_alpha:
+        msg = f"{name!r} has an alpha channel; --drop-alpha leaves it out"
+        raise InputError(msg)
+    return pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastkernel._typing import AnyArray
 from fastkernel.cli.errors import InputError, OutputError, UsageError
-from fastkernel.cli.files import Picture, pillow, read_picture
+from fastkernel.cli.files import Notes, Picture, pillow, read_picture, turned_note
 from fastkernel.cli.light import decode, encode
 from fastkernel.cli.output import check_target, write_file
 
@@ -19,7 +19,9 @@ _SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 Make = Callable[[AnyArray, int | None], AnyArray]
 
 
-def remake_file(options: argparse.Namespace, kernel: str, make: Make, failure: str) -> None:
+def remake_file(
+    options: argparse.Namespace, kernel: str, make: Make, failure: str, notes: Iterable[str]
+) -> None:
     """Read an image file, write what becomes of it, and say so.
 
     Parameters
@@ -32,6 +34,8 @@ def remake_file(options: argparse.Namespace, kernel: str, make: Make, failure: s
         What is done to the pixels; its TypeError or ValueError is the image's fault.
     failure : str
         What the image then cannot be: "restored".
+    notes : iterable of str
+        What is said of the kernel, once the image is made.
 
     Raises
     ------
@@ -57,8 +61,9 @@ def remake_file(options: argparse.Namespace, kernel: str, make: Make, failure: s
     except (TypeError, ValueError) as problem:
         msg = f"{options.image!r} cannot be {failure}: {problem}"
         raise InputError(msg) from problem
-    write_file(target, image_bytes(pixels, Path(options.output).suffix.lower()))
-    print(f"wrote {options.output!r}")
+    write_file(target, image_bytes(pixels, Path(options.output).suffix.lower(), picture.notes))
+    turned = turned_note({options.image: picture})
+    print(*notes, *filter(None, [turned]), f"wrote {options.output!r}", sep="\n")
 
 
 def check_image_target(
@@ -110,18 +115,30 @@ def check_image_target(
     return check_target(name, force=force, inputs=inputs)
 
 
-def image_bytes(pixels: AnyArray, suffix: str) -> bytes:
-    """Return the contents of an image's file: ``.png``, ``.tif`` or ``.npy``."""
+def image_bytes(pixels: AnyArray, suffix: str, notes: Notes) -> bytes:
+    """Return the contents of an image's file: ``.png``, ``.tif`` or ``.npy``.
+
+    Colour profile and resolution are those of the image it was made from. It has no orientation:
+    it stands upright.
+    """
     buffer = io.BytesIO()
     if suffix == ".npy":
         np.save(buffer, pixels, allow_pickle=False)
     elif suffix == ".png":
-        pillow().fromarray(pixels).save(buffer, "PNG")
+        image = pillow().fromarray(pixels)
+        image.save(buffer, "PNG", icc_profile=notes.profile, dpi=notes.dpi)
     else:
         import tifffile
 
         kind = "rgb" if pixels.ndim == 3 and pixels.shape[2] == 3 else "minisblack"
-        tifffile.imwrite(buffer, pixels, photometric=kind)
+        tifffile.imwrite(
+            buffer,
+            pixels,
+            photometric=kind,
+            iccprofile=notes.profile,
+            resolution=notes.dpi,
+            resolutionunit=None if notes.dpi is None else "INCH",
+        )
     return buffer.getvalue()
 
 
@@ -166,4 +183,9 @@ def remake(
         if highest > limits.max:  # 64 bits, which floats round up
             highest = np.nextafter(highest, 0)
         made = np.clip(np.rint(made), limits.min, highest)
-    return made.astype(pixels.dtype)
+    with np.errstate(over="ignore"):
+        stored = made.astype(pixels.dtype)
+    if stored.dtype.kind == "f" and (np.isinf(stored) & np.isfinite(made)).any():
+        msg = f"it has pixels that {stored.dtype} cannot hold; --float writes them"
+        raise ValueError(msg)
+    return stored

@@ -4,7 +4,7 @@ GIMP since 2.10 and most cameras convolve in linear light, while the file holds 
 of the stored levels is then wrong by tens of percent and nothing says so, hence both are tried.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from fastkernel._typing import AnyArray, Shape
 from fastkernel.cli.errors import InputError
 from fastkernel.cli.files import Picture
 from fastkernel.errors import SingularFitError
+from fastkernel.estimation.equations.background import background_image
+from fastkernel.estimation.quality import Facts, Plane, facts_of
 
 if TYPE_CHECKING:
     from fastkernel import KernelFit
@@ -39,17 +41,22 @@ class LightFit:
         The kernel, between values of the chosen light.
     light : str
         `STORED` or `LINEAR`.
-    residual_rms : float
-        In stored values of the result. Where these are grey levels, the prediction is clipped to
-        those that the file can hold, and compared where no border rule matters.
+    facts : Facts
+        Of the residual in stored values of the result. Where these are grey levels, the prediction
+        is clipped to those that the file can hold, and compared where no border rule matters.
     other_rms : float or None
-        The same of the light that was not chosen, None where it was not tried.
+        Residual of the light that was not chosen, None where it was not tried.
     """
 
     fit: "KernelFit"
     light: str
-    residual_rms: float
+    facts: Facts
     other_rms: float | None = None
+
+    @property
+    def residual_rms(self) -> float:
+        """Root mean square of the residual, in stored values; robust for a robust method."""
+        return self.facts.rms
 
 
 def fit_light(
@@ -84,8 +91,7 @@ def fit_light(
         if transfer == "srgb":
             msg = "--transfer srgb needs 8 or 16 bit files; decode others first"
             raise InputError(msg)
-        fit = _estimate(source.pixels, result.pixels, size, tuning)
-        return LightFit(fit, STORED, fit.residual_rms)
+        return _fit_levels(source, result, size, STORED, tuning)
     fits: list[LightFit] = []
     for light in _LIGHTS[transfer]:
         try:
@@ -106,25 +112,50 @@ def _fit_levels(
 ) -> LightFit:
     before, after = (decode(p) if light == LINEAR else p.pixels for p in (source, result))
     fit = _estimate(before, after, size, tuning)
-    if fit.background is not None:  # which a prediction does not have
-        return LightFit(fit, light, fit.residual_rms)
-    white = _white(result)
+    planes = _planes(fit, before, result, light)
+    # One bit has no levels but black and white.
+    limits = (0.0, float(_white(result))) if result.bits in {8, 16} else None
+    return LightFit(fit, light, facts_of(planes, limits=limits, robust=fit.method == "lad"))
+
+
+def _planes(fit: "KernelFit", before: AnyArray, result: Picture, light: str) -> Iterator[Plane]:
+    """Yield what is compared where no border rule matters, some rows of a channel at a time."""
+    from fastkernel import convolve
+
+    size = fit.kernel.shape
+    shapes = list(zip(before.shape, result.pixels.shape, size, strict=False))
     # Where the pixels begin that no border rule touches, in a result of any of the three sizes.
-    shapes = list(zip(before.shape, after.shape, size, strict=False))
     top, left = ((n - m + k) // 2 for m, n, k in shapes)
     rows, cols = (m - k + 1 for m, _, k in shapes)
     stored = np.atleast_3d(result.pixels)[top : top + rows, left : left + cols]
     before = np.atleast_3d(before)
-    total = 0.0
-    for row in range(0, rows, _STRIP_ROWS):
-        strip = stored[row : row + _STRIP_ROWS]
-        for channel in range(strip.shape[2]):
+    # The centre tap, counted in a flipped kernel from its other side.
+    i, j = (k - 1 - (k - 1) // 2 for k in size)
+    for channel in range(stored.shape[2]):
+        beside = _background(fit, channel, (rows, cols))
+        for row in range(0, rows, _STRIP_ROWS):
+            strip = stored[row : row + _STRIP_ROWS, :, channel]
             window = before[row : row + len(strip) + size[0] - 1, :, channel]
-            predicted = fit.predict(window, workers=tuning["workers"])
-            levels = encode(predicted, white) if light == LINEAR else predicted
-            misfit = np.clip(levels, 0, white) - strip[..., channel]
-            total += float(np.vdot(misfit, misfit))
-    return LightFit(fit, light, math.sqrt(total / stored.size))
+            predicted = convolve(window.astype(np.float64), fit.kernel, "valid")
+            predicted += beside[row : row + len(strip)]
+            if light == LINEAR:
+                predicted = encode(predicted, _white(result))
+            if result.bits is not None:
+                predicted = np.clip(predicted, 0, _white(result))
+            centre = window[i : i + len(strip), j : j + cols]
+            if light == LINEAR:
+                centre = encode(centre, _white(result))
+            yield Plane(strip - predicted, centre, strip)
+
+
+def _background(fit: "KernelFit", channel: int, shape: Shape) -> AnyArray:
+    """Return the level or polynomial beside a channel's convolution, over the compared pixels."""
+    if fit.background is None:
+        return np.zeros((shape[0], 1))
+    levels = np.asarray(fit.background)
+    # One of a single channel has no axis of channels.
+    own = levels[channel] if levels.ndim in {1, 3} else levels
+    return background_image(own, shape)
 
 
 def _estimate(

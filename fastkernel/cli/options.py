@@ -64,6 +64,7 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         help="write the kernel: .npy, .csv (full precision) or .png (enlarged, to look at)",
     )
     add("--force", action="store_true", help="overwrite the output file")
+    add("--strict", action="store_true", help="exit with 5 where the verdict is disbelief")
     add("--normalize", action="store_true", help="divide the kernel by the sum of its taps")
     add(
         "--correlation",
@@ -80,8 +81,9 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
     add(
         "--boundary",
         choices=BOUNDARIES,
-        help="how pixels beyond the border were made; without it, results of SOURCE's size are "
-        "fitted where no border rule matters",
+        metavar="RULE",
+        help=f"how pixels beyond the border were made: {', '.join(BOUNDARIES)}; without it, "
+        "results of SOURCE's size are fitted where no border rule matters",
     )
     _add_methods(parser)
     _add_reading(parser)
@@ -103,7 +105,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 def _add_making(parser: argparse.ArgumentParser) -> None:
     """Add what commands share that make an image from an image."""
     add = parser.add_argument
-    add("image", metavar="IMAGE", help="PNG, JPEG, TIFF or .npy")
+    add("image", metavar="IMAGE", help="PNG, JPEG, TIFF or .npy; photographs are turned upright")
     add(
         "-o",
         "--output",
@@ -140,7 +142,8 @@ def _add_apply(parser: argparse.ArgumentParser) -> None:
         "--boundary",
         choices=BOUNDARIES,
         default="replicate",
-        help="what stands beyond the border (%(default)s)",
+        metavar="RULE",
+        help=f"what stands beyond the border: {', '.join(BOUNDARIES)} (%(default)s)",
     )
     add("--correlation", action="store_true", help="correlate: the kernel is not flipped")
     _add_reading(parser)
@@ -156,47 +159,71 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--kernel", required=True, metavar="KERNEL", help=FORMS)
     add(
+        "--keep-sum",
+        action="store_true",
+        help="take taps that do not sum to 1 as they stand, and so undo a change of brightness; "
+        "without it they are divided by their sum, and the picture keeps its brightness",
+    )
+    add(
         "--method",
         choices=("wiener", "richardson-lucy", "inverse"),
         default="wiener",
-        help="%(default)s unless given",
+        metavar="NAME",
+        help="wiener (the default), richardson-lucy or inverse",
     )
     add(
         "--balance",
         type=_balance,
         metavar="X",
-        help="of wiener: weight of smoothness, or gcv to choose it (the default)",
+        help="of --method wiener: weight of smoothness, or gcv to choose it (the default)",
     )
-    add("--num-iter", type=_count, metavar="N", help="of richardson-lucy (50)")
-    add("--tol", type=_penalty, metavar="X", help="of richardson-lucy: change to stop at")
-    add("--damping", type=_penalty, metavar="X", help="of richardson-lucy: total variation, 0.002")
+    add("--num-iter", type=_count, metavar="N", help="of --method richardson-lucy: iterations (50)")
+    add(
+        "--tol",
+        type=_penalty,
+        metavar="X",
+        help="of --method richardson-lucy: stop at this relative change",
+    )
+    add(
+        "--damping",
+        type=_penalty,
+        metavar="X",
+        help="of --method richardson-lucy: weight of total variation, as in 0.002",
+    )
     add(
         "--noise",
         type=_noise,
         metavar="X",
-        help="of richardson-lucy: stop where the blur fits as well as noise of this standard "
-        "deviation allows, in units of IMAGE (of light from 0 to 1 with --transfer srgb); or "
-        "poisson, for counts",
+        help="of --method richardson-lucy: stop where the blur fits as well as noise of this "
+        "standard deviation allows, in units of IMAGE (of light from 0 to 1 with --transfer "
+        "srgb); or poisson, for counts",
     )
     add(
         "--no-acceleration",
         dest="acceleration",
         action="store_const",
         const=False,
-        help="of richardson-lucy: plain iterations",
+        help="of --method richardson-lucy: plain iterations",
     )
-    add("--epsilon", type=_penalty, metavar="X", help="of inverse: added to the spectrum (1e-5)")
+    add(
+        "--epsilon",
+        type=_penalty,
+        metavar="X",
+        help="of --method inverse: added to the spectrum (1e-5)",
+    )
     add(
         "--guarded",
         action="store_const",
         const=True,
-        help="of inverse: noise grows by no more than 1 / (2 epsilon)",
+        help="of --method inverse: noise grows by no more than 1 / (2 epsilon)",
     )
     add(
         "--boundary",
         choices=(*BOUNDARIES, "edge_taper", "unknown"),
-        help="what stood beyond the border: unknown (wiener, richardson-lucy), circular (inverse) "
-        "unless given; zero, replicate and mirror are of richardson-lucy, edge_taper of the others",
+        metavar="RULE",
+        help="what stood beyond the border: unknown (richardson-lucy; wiener where a guess would "
+        "ring), circular (inverse) unless given; zero, replicate and mirror are of "
+        "richardson-lucy, edge_taper of the others",
     )
     _add_reading(parser)
 
@@ -205,17 +232,36 @@ def _add_invert(parser: argparse.ArgumentParser) -> None:
     parser.description = "Find the kernel whose convolution with KERNEL is nearest to a single 1."
     add = parser.add_argument
     add("kernel", metavar="KERNEL", help=FORMS)
-    add("--size", type=_size, required=True, metavar="P[xQ]", help="of the inverse, in taps")
+    add(
+        "--size",
+        type=_size,
+        required=True,
+        metavar="P[xQ]",
+        help="size of the inverse in taps: 9, or rows x columns as in 9x15",
+    )
     add(
         "--method",
         choices=("lstsq", "matrix", "fft"),
         default="lstsq",
-        help="least squares (the default); the row at the centre of the pseudo-inverse of the "
-        "filtering matrix; division of spectra",
+        metavar="NAME",
+        help="lstsq: least squares (the default); matrix: the row at the centre of the "
+        "pseudo-inverse of the filtering matrix; fft: division of spectra",
     )
     add("--ridge", type=_penalty, default=0.0, metavar="X", help="penalty on large taps (0)")
-    add("--boundary", choices=BOUNDARIES, help="of matrix: what stands beyond the border (zero)")
-    add("-o", "--output", metavar="FILE", help="write the inverse: .npy, .csv or .png")
+    add(
+        "--boundary",
+        choices=BOUNDARIES,
+        metavar="RULE",
+        help="of --method matrix: what stands beyond the border: "
+        f"{', '.join(BOUNDARIES)} (zero unless given)",
+    )
+    add(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the inverse, centred so that apply brings the picture back in its place: .npy, "
+        ".csv (full precision) or .png (enlarged, to look at)",
+    )
     add("--plot", metavar="FILE", help="draw the inverse and how far from exact it is, .png")
     add("--force", action="store_true", help="overwrite the output files")
     add("--workers", type=_count, metavar="N", help="threads (all cores)")
@@ -227,8 +273,10 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=("lstsq", "fft", "lad", "richardson_lucy"),
         default="lstsq",
-        help="least squares (the default); division of spectra; least absolute deviation, where "
-        "part of RESULT is wrong; Richardson-Lucy, for a kernel without negative taps",
+        metavar="NAME",
+        help="lstsq: least squares (the default); fft: division of spectra; lad: least absolute "
+        "deviation, where part of RESULT is wrong; richardson_lucy: for a kernel without negative "
+        "taps",
     )
     add(
         "--solver",
@@ -241,6 +289,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
             "reweighted",
         ),
         default="auto",
+        metavar="NAME",
         help="of lstsq: auto, minimum_norm, gradient_descent, fista; of lad: auto, "
         "linear_programming, reweighted",
     )
@@ -280,9 +329,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "recover the kernel, and write everything to a folder."
     )
     add = parser.add_argument
-    add("-o", "--output", default="fastkernel-demo", metavar="FOLDER", help="(%(default)s)")
+    add(
+        "-o", "--output", default="fastkernel-demo", metavar="FOLDER", help="where to (%(default)s)"
+    )
     add("--size", type=_count, default=512, metavar="N", help="pixels along a side (%(default)s)")
-    add("--seed", type=_seed, default=0, metavar="N", help="of the picture (%(default)s)")
+    add("--seed", type=_seed, default=0, metavar="N", help="draws another picture (%(default)s)")
     add("--force", action="store_true", help="overwrite the files of an earlier demo")
 
 

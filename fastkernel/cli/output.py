@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastkernel._typing import FloatArray
-from fastkernel.cli.errors import OutputError
-from fastkernel.cli.files import pillow
+from fastkernel.cli.errors import OutputError, UsageError
+from fastkernel.cli.files import DRAWING, pillow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,8 @@ def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
     OutputError
         If it cannot be written.
     """
-    path = Path(os.path.realpath(name))
     try:
+        path = Path(os.path.realpath(name))
         if any(path.samefile(other) for other in inputs if path.exists() and Path(other).exists()):
             msg = f"{name!r} is an input; give the output another name"
             raise OutputError(msg)
@@ -62,6 +62,33 @@ def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
     except OSError as problem:
         raise _unwritable(name, problem) from problem
     return path
+
+
+def check_apart(output: str | None, plot: str | None) -> None:
+    """Check, before any work is done, that a kernel and its figure are two files.
+
+    Parameters
+    ----------
+    output, plot : str or None
+        The files to write; None where none is asked for.
+
+    Raises
+    ------
+    UsageError
+        If both are one, of which the second would replace the first.
+    """
+    if output is None or plot is None:
+        return
+    try:
+        first, second = (Path(os.path.normcase(os.path.realpath(name))) for name in (output, plot))
+        same = first == second
+        if first.exists() and second.exists() and str(first).casefold() == str(second).casefold():
+            same = first.samefile(second)  # some file systems tell no capitals
+    except OSError as problem:
+        raise _unwritable(output, problem) from problem
+    if same:
+        msg = f"-o and --plot both write {output!r}; give the figure another name"
+        raise UsageError(msg)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -119,7 +146,7 @@ def check_plot_target(name: str, *, force: bool, inputs: Iterable[str]) -> Path:
 def figure_bytes(figure: "Figure") -> bytes:
     """Return the contents of a figure's ``.png`` file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    figure.savefig(buffer, format="png", dpi=100, metadata={DRAWING: "a fit"})
     return buffer.getvalue()
 
 
@@ -132,7 +159,11 @@ def kernel_bytes(kernel: FloatArray, suffix: str) -> bytes:
         lines = (",".join(map(repr, row)) for row in kernel.tolist())
         buffer.write("".join(f"{line}\n" for line in lines).encode())
     else:
-        pillow().fromarray(kernel_levels(kernel)).save(buffer, "PNG")
+        from PIL.PngImagePlugin import PngInfo
+
+        mark = PngInfo()
+        mark.add_text(DRAWING, "a kernel")
+        pillow().fromarray(kernel_levels(kernel)).save(buffer, "PNG", pnginfo=mark)
     return buffer.getvalue()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastkernel._typing import AnyArray
 from fastkernel.cli.errors import UsageError
 from fastkernel.cli.images import remake_file
-from fastkernel.cli.kernels import read_kernel
+from fastkernel.cli.kernels import read_kernel, unit_sum
 from fastkernel.cli.options import BOUNDARIES
 from fastkernel.cli.progress import ProgressBar
 
@@ -38,7 +38,10 @@ def run(options: argparse.Namespace) -> None:
         "inverse": fastkernel.inverse_filter,
     }
     tuning = _tuning(options)
-    psf, bar = read_kernel(options.kernel), ProgressBar()
+    notes: list[str] = []
+    psf, bar = read_kernel(options.kernel, notes.append), ProgressBar()
+    if not options.keep_sum:
+        psf = unit_sum(psf, options.kernel, notes.append)
 
     def restored(image: AnyArray, channel_axis: int | None) -> AnyArray:
         function = functions[options.method]
@@ -54,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         finally:
             bar.clear()
 
-    remake_file(options, options.kernel, restored, "restored")
+    remake_file(options, options.kernel, restored, "restored", notes)
 
 
 def _tuning(options: argparse.Namespace) -> dict[str, Any]:
@@ -74,9 +77,6 @@ def _tuning(options: argparse.Namespace) -> dict[str, Any]:
     if options.method == "inverse" and boundary == "unknown" and not given.get("guarded"):
         msg = "--boundary unknown goes with --method inverse --guarded"
         raise UsageError(msg)
-    if options.method == "wiener":
-        # Slower than a rule for the border, but a wrong rule rings through the whole image.
-        given.setdefault("boundary", "unknown")
     return given
 
 

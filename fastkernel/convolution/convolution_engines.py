@@ -7,7 +7,7 @@ alone, so neither the number of workers nor the layout of an array changes a bit
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from fastkernel._images.borders import load
 from fastkernel._images.windows import Window
 from fastkernel._loops import circular, passes, stencil, tile_copies
+from fastkernel._machine.kept import kept_property
 from fastkernel._machine.tiles import (
     Scratch,
     Scratches,
@@ -137,7 +138,7 @@ class Correlation:
         """``(p, q)``."""
         return self.taps.shape[0], self.taps.shape[1]
 
-    @cached_property
+    @kept_property
     def factors(self) -> Factors | None:
         """The factors of the taps, where they have any."""
         return rank_one_factors(self.taps)
@@ -192,7 +193,9 @@ class Correlation:
 
     def _load(self, plane: Plane, tile: Tile, out: AnyArray) -> None:
         top, left, *_ = tile
-        load(plane.image, self.window.source_pixel(top, left), self.window.boundary, out)
+        window = self.window
+        origin = window.source_pixel(top, left)
+        load(plane.image, origin, window.boundary, out, window.fill_value)
 
     def _loaded(self, plane: Plane, tile: Tile, scratch: Scratch) -> AnyArray:
         """Return the image under a tile, in rows as the loops need them."""
@@ -325,20 +328,20 @@ class RoundTrip:
     taps: AnyArray
     shape: Shape
 
-    @cached_property
+    @kept_property
     def _lengths(self) -> Shape:
         p, q = self.taps.shape
         return fft_lengths(self.shape, (2 * p - 1, 2 * q - 1), self.taps.itemsize)
 
-    @cached_property
+    @kept_property
     def _scratches(self) -> Scratches:
         return Scratches()
 
-    @cached_property
+    @kept_property
     def _both(self) -> "TilePair":
         return TilePair(self._lengths, self.taps.dtype)
 
-    @cached_property
+    @kept_property
     def _spectra(self) -> tuple[AnyArray, AnyArray]:
         return self._both.spectrum(self.taps), self._both.spectrum(self.taps[::-1, ::-1])
 

@@ -1,17 +1,23 @@
 """Convolution and correlation of images, and the adjoint."""
 
+from __future__ import annotations
+
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastkernel._images.borders import source_index
 from fastkernel._images.checks import (
     as_boundary,
     as_channels,
     as_choice,
+    as_flag,
+    as_float_dtype,
     as_image,
+    as_number,
     as_out,
     as_workers,
     float_dtype,
@@ -19,7 +25,15 @@ from fastkernel._images.checks import (
     refuse_non_finite,
 )
 from fastkernel._images.windows import MODES, Window, window_of_mode
-from fastkernel._typing import AnyArray, Boundary, FloatArray, Shape
+from fastkernel._typing import (
+    AnyArray,
+    Border,
+    Boundary,
+    ConvolutionMethod,
+    FloatArray,
+    Mode,
+    Shape,
+)
 from fastkernel.convolution.convolution_cost import ENGINES
 from fastkernel.convolution.convolution_engines import Correlation, Plane
 
@@ -27,13 +41,15 @@ from fastkernel.convolution.convolution_engines import Correlation, Plane
 def convolve(
     image: ArrayLike,
     kernel: ArrayLike,
-    mode: str = "full",
-    boundary: str = "zero",
+    mode: Mode = "full",
+    boundary: Border = "zero",
     *,
-    method: str = "auto",
+    method: ConvolutionMethod = "auto",
     channel_axis: int | None = None,
     check_finite: bool = True,
     out: AnyArray | None = None,
+    dtype: DTypeLike | None = None,
+    fill_value: float = 0.0,
     workers: int | None = None,
 ) -> AnyArray:
     r"""Convolve an image with a kernel.
@@ -49,35 +65,40 @@ def convolve(
         ``((p - 1) // 2, (q - 1) // 2)``, or the (m - p + 1, n - q + 1) that need no border.
     boundary : str, optional
         What stands beyond the frame: "zero", "circular", "replicate", "symmetric" (edge pixel
-        repeated) or "mirror" (not repeated). Without effect in "valid".
+        repeated) or "mirror" (not repeated). Without effect in "valid". The names and numbers that
+        SciPy, NumPy and OpenCV have for these will do too, but for "reflect".
     method : {"auto", "direct", "separable", "fft"}, optional
         How: tap by tap, by a column and a row of taps (a kernel of rank one only), by transforms
         of tiles, or whichever a model of their cost finds fastest.
     channel_axis : int, optional
         The axis of a 3-dimensional image that holds channels, or images of a stack.
     check_finite : bool, optional
-        Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. The
-        others, refusing nothing, spoil those that the kernel reaches from them.
+        Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. By the
+        others, "auto" among them, they spoil exactly those that the kernel reaches from them.
     out : array, optional
         Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
+    dtype : {"float32", "float64"}, optional
+        Of the output and of the sums. None is float32 for a float32 image, else float64.
+    fill_value : float, optional
+        What "zero" puts beyond the frame in place of zeros, in units of the image.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
 
     Returns
     -------
     array
-        ``out``, or a new array: float32 for a float32 image, else float64, in units of the image
-        times those of the kernel. The channels stand in the axis where they stood.
+        ``out``, or a new array of ``dtype``, in units of the image times those of the kernel. The
+        channels stand in the axis where they stood.
 
     Raises
     ------
     TypeError
-        If ``image`` or ``kernel`` is complex, masked or not of numbers, or ``out`` is not an array
-        of the right dtype.
+        If ``image`` or ``kernel`` is complex, masked or not of numbers, ``out`` is not an array
+        of the right dtype, or ``dtype``, ``fill_value`` or a flag is none.
     ValueError
         If a tap is not finite, or a pixel where that matters; if the kernel does not fit inside
-        the image in "valid", is not of rank one for "separable", or another argument is out of
-        its range.
+        the image in "valid", is not of rank one for "separable", ``fill_value`` comes with
+        another border than "zero", or another argument is out of its range.
 
     See Also
     --------
@@ -104,20 +125,22 @@ def convolve(
     >>> convolve([[1, 2, 3, 4]], [[1, -1]], "same", "replicate")
     array([[0., 1., 1., 1.]])
     """
-    options = method, channel_axis, check_finite, out, workers
+    options = method, channel_axis, check_finite, out, dtype, fill_value, workers
     return _filtered(image, kernel, mode, boundary, *options, flipped=True)
 
 
 def correlate(
     image: ArrayLike,
     kernel: ArrayLike,
-    mode: str = "full",
-    boundary: str = "zero",
+    mode: Mode = "full",
+    boundary: Border = "zero",
     *,
-    method: str = "auto",
+    method: ConvolutionMethod = "auto",
     channel_axis: int | None = None,
     check_finite: bool = True,
     out: AnyArray | None = None,
+    dtype: DTypeLike | None = None,
+    fill_value: float = 0.0,
     workers: int | None = None,
 ) -> AnyArray:
     r"""Correlate an image with a kernel: sums of pixels times the taps that lie on them.
@@ -126,7 +149,7 @@ def correlate(
     ----------
     image, kernel, mode, boundary, method : as in `convolve`
         But the kernel is not flipped.
-    channel_axis, check_finite, out, workers : as in `convolve`
+    channel_axis, check_finite, out, dtype, fill_value, workers : as in `convolve`
 
     Returns
     -------
@@ -155,55 +178,123 @@ def correlate(
     >>> correlate([[1, 2, 4, 7]], [[-1, 1]], "valid")
     array([[1., 2., 3.]])
     """
-    options = method, channel_axis, check_finite, out, workers
+    options = method, channel_axis, check_finite, out, dtype, fill_value, workers
     return _filtered(image, kernel, mode, boundary, *options, flipped=False)
 
 
 def _filtered(
     image: ArrayLike,
     kernel: ArrayLike,
-    mode: str,
-    boundary: str,
-    method: str,
+    mode: Mode,
+    boundary: Border,
+    method: ConvolutionMethod,
     channel_axis: int | None,
     check_finite: bool,
     out: AnyArray | None,
+    dtype: DTypeLike | None,
+    fill_value: float,
     workers: int | None,
     *,
     flipped: bool,
 ) -> AnyArray:
     """Check the arguments and run."""
     given = as_image(image, "image", 2 if channel_axis is None else 3)
-    taps = as_image(kernel, "kernel")
+    given_kernel = as_image(kernel, "kernel")
     mode, rule = as_choice(mode, "mode", MODES), as_boundary(boundary)
     engine = as_choice(method, "method", ("auto", *ENGINES))
-    threads = as_workers(workers)
+    finite, threads = as_flag(check_finite, "check_finite"), as_workers(workers)
     channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
-    shape, kernel_shape = channels.shape[1:], taps.shape
+    shape, kernel_shape = channels.shape[1:], given_kernel.shape
     if mode == "valid":
         refuse_larger_kernel("kernel", kernel_shape, shape)
-    window = window_of_mode(mode, shape, kernel_shape, rule, flipped=flipped)
-    dtype = float_dtype(given)
-    taps = as_taps(taps, dtype, flipped=flipped)
+    computed = float_dtype(given) if dtype is None else as_float_dtype(dtype)
+    window = replace(
+        window_of_mode(mode, shape, kernel_shape, rule, flipped=flipped),
+        fill_value=_as_fill_value(fill_value, rule, computed),
+    )
+    taps = as_taps(given_kernel, computed, flipped=flipped)
     found_shape: tuple[int, ...] = window.shape
     if channel_axis is not None:
         found_shape = tuple(np.insert(window.shape, channel_axis % 3, len(channels)).tolist())
     if out is None:
-        found = np.empty(found_shape, dtype)
+        found = np.empty(found_shape, computed)
     else:
-        found = as_out(out, found_shape, dtype, image=given, kernel=np.asarray(kernel))
+        found = as_out(out, found_shape, computed, image=given, kernel=given_kernel)
     outs = found[None] if channel_axis is None else np.moveaxis(found, channel_axis, 0)
     planes = [Plane(x, y) for x, y in zip(channels, outs, strict=True)]
     work = Correlation(planes, taps, window)
     if engine == "separable" and work.factors is None:
         msg = "kernel must be of rank one for method='separable'; use 'auto'"
         raise ValueError(msg)
-    if not work.run(engine, threads) and check_finite:
-        advice = "replace it, use method='direct', or say check_finite=False"
+    if work.run(engine, threads):
+        return found
+    if engine == "auto":
+        _spoil(work, threads)
+    elif finite:
+        advice = "crop it away, use method='direct', or say check_finite=False"
         for i, x in enumerate(channels):
             name = "image" if len(channels) == 1 else f"image channel {i}"
             refuse_non_finite(name, x, advice=advice)
+            if x.dtype.kind == "f" and x.dtype.itemsize > computed.itemsize:
+                with np.errstate(over="ignore"):
+                    refuse_non_finite(f"{name} in {computed}", x.astype(computed), advice=advice)
     return found
+
+
+def _spoil(work: Correlation, workers: int) -> None:
+    """Correlate what transforms cannot: planes of which pixels are not finite.
+
+    The rest is correlated by itself, and so is where such pixels stand: an output that reaches one
+    becomes what a sum of products would, NaN where that meets NaN, infinity times zero or both
+    infinities.
+    """
+    nowhere = replace(work.window, fill_value=0.0)
+    taps, dtype = work.taps, work.dtype
+
+    def reached(pixels: AnyArray, some: AnyArray) -> AnyArray:
+        if not (pixels.any() and some.any()):
+            return np.zeros(work.window.shape, bool)
+        hits = np.empty(work.window.shape, np.float32)
+        plane = Plane(pixels.astype(np.float32), hits)
+        Correlation([plane], some.astype(np.float32), nowhere).run("auto", workers)
+        return hits > 0.5
+
+    for plane in work.planes:
+        if plane.out is None:
+            continue
+        with np.errstate(over="ignore"):
+            image = plane.image.astype(dtype)
+        finite = np.isfinite(image)
+        high, low = image == np.inf, image == -np.inf
+        image[~finite] = 0
+        if not Correlation([Plane(image, plane.out)], taps, work.window).run("auto", workers):
+            # Finite numbers whose transforms are not.
+            Correlation([Plane(image, plane.out)], taps, work.window).run("direct", workers)
+        if finite.all():
+            continue
+        up = reached(high, taps > 0) | reached(low, taps < 0)
+        down = reached(high, taps < 0) | reached(low, taps > 0)
+        lost = reached(~finite & ~high & ~low, np.ones(taps.shape, bool))
+        lost |= reached(high | low, taps == 0) | (up & down)
+        plane.out[up] = np.inf
+        plane.out[down] = -np.inf
+        plane.out[lost] = np.nan
+
+
+def _as_fill_value(value: Any, rule: Boundary, dtype: np.dtype[Any]) -> float:
+    """Return what stands beyond the frame, finite in ``dtype``."""
+    fill = as_number(value, "fill_value")
+    if fill != 0 and rule != "zero":
+        msg = (
+            f"fill_value goes with boundary='zero', whose zeros it takes the place of, got "
+            f"{value!r} with {rule!r}; leave it out"
+        )
+        raise ValueError(msg)
+    with np.errstate(over="ignore"):
+        if not math.isfinite(float(dtype.type(fill))):
+            msg = f"fill_value must be finite in {dtype}, got {value!r}; use dtype='float64'"
+            raise ValueError(msg)
+    return fill
 
 
 def as_taps(kernel: AnyArray, dtype: np.dtype[Any], *, flipped: bool) -> AnyArray:
@@ -220,7 +311,7 @@ def convolve_adjoint(
     outputs: AnyArray,
     kernel: AnyArray,
     image_shape: Shape,
-    mode: str,
+    mode: Mode,
     boundary: Boundary,
     workers: int,
 ) -> AnyArray:

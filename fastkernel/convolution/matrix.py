@@ -1,8 +1,10 @@
 """Convolution written as matrices: of a kernel, and of an image."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,11 +26,11 @@ from fastkernel._images.checks import (
 from fastkernel._images.windows import MODES, window_of_mode
 from fastkernel._loops import matrix as loops
 from fastkernel._machine.tiles import run_jobs, split
-from fastkernel._typing import AnyArray, Boundary, Shape
+from fastkernel._typing import AnyArray, Border, Boundary, MatrixFormat, Mode, Shape
 
 Axes: TypeAlias = tuple[loops.Axis, loops.Axis]
 
-FORMATS = ("csr", "coo", "dense")
+FORMATS: tuple[MatrixFormat, ...] = get_args(MatrixFormat)
 INT32_MAX = int(np.iinfo(np.int32).max)
 # Entries that one job fills: enough to outweigh its overhead, few enough to share out evenly.
 JOB_ENTRIES = 1 << 18
@@ -57,7 +59,7 @@ def _axis(
     return loops.Axis(pattern, shift, pixel * stride, tap, before)
 
 
-def _axes(kernel_shape: Shape, image_shape: Shape, mode: str, boundary: Boundary) -> Axes:
+def _axes(kernel_shape: Shape, image_shape: Shape, mode: Mode, boundary: Boundary) -> Axes:
     window = window_of_mode(mode, image_shape, kernel_shape, boundary)
     rows, cols = zip(window.source_origin, window.shape, image_shape, kernel_shape, strict=True)
     return _axis(*rows, boundary, image_shape[1]), _axis(*cols, boundary, 1)
@@ -93,10 +95,10 @@ def _filled(taps: AnyArray, axes: Axes, csr: tuple[AnyArray, ...], workers: int)
 def convolution_matrix(
     kernel: ArrayLike,
     image_shape: Shape,
-    mode: str = "full",
-    boundary: str = "zero",
+    mode: Mode = "full",
+    boundary: Border = "zero",
     *,
-    format: str = "csr",  # noqa: A002
+    format: MatrixFormat = "csr",  # noqa: A002
     workers: int | None = None,
 ) -> csr_array | coo_array | AnyArray:
     r"""Return the matrix ``K`` for which ``K @ image.ravel()`` is the convolution of the image.
@@ -182,9 +184,9 @@ def convolution_matrix(
 
 def design_matrix(
     image: ArrayLike,
-    kernel_shape: Shape,
-    mode: str = "valid",
-    boundary: str = "zero",
+    kernel_shape: Shape | int,
+    mode: Mode = "valid",
+    boundary: Border = "zero",
     *,
     workers: int | None = None,
 ) -> AnyArray:
@@ -245,16 +247,26 @@ def design_matrix(
     matrix = np.empty((height * width, p * q), dtype)
     # The p - 1 rows that neighbouring strips share are loaded twice.
     part = max(p, JOB_ENTRIES // (width * p * q), 1)
+    # Outputs at a time, after which Ctrl-C is heard: rows of them, or parts of one row.
+    rows = max(1, JOB_ENTRIES // (width * p * q))
+    cols = width if rows > 1 else max(1, JOB_ENTRIES // (p * q))
 
-    def work(
-        span: Shape,
-        scratch: AnyArray,
-        stopped: Callable[[], bool],  # noqa: ARG001
-    ) -> None:
+    def work(span: Shape, scratch: AnyArray, stopped: Callable[[], bool]) -> None:
         first, last = span
         strip = scratch[: last - first + p - 1]
         load(given, window.source_pixel(first, 0), window.boundary, strip[::-1, ::-1])
-        loops.fill_patches(strip, (p, q), matrix[first * width : last * width])
+        height = last - first
+        for top, bottom in split(height, rows):
+            for left, right in split(width, cols):
+                if stopped():
+                    return
+                # Flipped: what is under the last output comes first.
+                under = strip[height - bottom : height - top + p - 1]
+                if cols < width:
+                    under = np.ascontiguousarray(under[:, width - right : width - left + q - 1])
+                start = (first + top) * width + left
+                taken = (bottom - top) * (right - left)
+                loops.fill_patches(under, (p, q), matrix[start : start + taken])
 
     def make_scratch() -> NDArray[Any]:
         return np.empty((min(part, height) + p - 1, width + q - 1), dtype)

@@ -1,13 +1,15 @@
 """Circular shifts of images at the speed of memory."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastkernel._images.checks import as_out, as_shift, as_stack, as_workers
+from fastkernel._images.checks import as_axes, as_out, as_shift, as_stack, as_workers
 from fastkernel._loops import shift as loops
 from fastkernel._machine.tiles import run_jobs, split
 from fastkernel._typing import AnyArray, Shape
@@ -17,14 +19,17 @@ THREADED_BYTES = 4 << 20
 PART_BYTES = 1 << 20
 
 
-def _copy_blocks(image: AnyArray, shift: Shape, out: AnyArray) -> None:
-    """Shift arrays of any layout, four blocks in all."""
+def _copy_blocks(image: AnyArray, shifts: dict[int, int], out: AnyArray) -> None:
+    """Shift arrays of any layout and byte order, in two blocks an axis."""
     pieces = [
-        ((slice(s, None), slice(n - s)), (slice(s), slice(n - s, None)))
-        for s, n in zip(shift, image.shape[-2:], strict=True)
+        ((axis, slice(s, None), slice(n - s)), (axis, slice(s), slice(n - s, None)))
+        for axis, s, n in ((axis, s, image.shape[axis]) for axis, s in shifts.items() if s)
     ]
-    for (to_row, from_row), (to_col, from_col) in product(*pieces):
-        np.copyto(out[..., to_row, to_col], image[..., from_row, from_col])
+    for block in product(*pieces):
+        into, come = [slice(None)] * image.ndim, [slice(None)] * image.ndim
+        for axis, there, here in block:
+            into[axis], come[axis] = there, here
+        np.copyto(out[tuple(into)], image[tuple(come)])
 
 
 def _copy_rows(image: AnyArray, shift: Shape, out: AnyArray, workers: int) -> None:
@@ -47,8 +52,9 @@ def _copy_rows(image: AnyArray, shift: Shape, out: AnyArray, workers: int) -> No
 
 def circshift(
     image: ArrayLike,
-    shift: Shape,
+    shift: int | Sequence[int],
     *,
+    axis: int | Sequence[int] | None = None,
     out: AnyArray | None = None,
     workers: int | None = None,
 ) -> AnyArray:
@@ -59,9 +65,13 @@ def circshift(
     image : (..., rows, cols) array_like
         An image, or a stack whose last two axes are shifted. Any dtype, which is kept.
     shift : (int, int)
-        Rows down and columns to the right; negative, zero and beyond the size are fine.
+        Rows down and columns to the right; negative, zero and beyond the size are fine. Where
+        ``axis`` is given, an integer for each axis, or one for all.
+    axis : int or sequence of int, optional
+        The axes to shift; the last two when None.
     out : (..., rows, cols) array, optional
-        Where to write, of the image's shape and dtype and without a common element.
+        Where to write, of the image's shape and dtype, in any byte order, and without a common
+        element.
     workers : int, optional
         Threads to use, every usable core when None. Small images take one.
 
@@ -75,8 +85,9 @@ def circshift(
     TypeError
         If ``image`` is masked, or ``out`` is not an array of its dtype.
     ValueError
-        If ``image`` has fewer than two dimensions, ``shift`` is not two integers, ``out`` has
-        another shape, is read-only or overlaps ``image``, or ``workers`` is not positive.
+        If ``image`` has fewer than two dimensions and no ``axis`` is given, ``shift`` is not an
+        integer for each axis, ``out`` has another shape, is read-only or overlaps ``image``, or
+        ``axis`` or ``workers`` is out of its range.
 
     See Also
     --------
@@ -84,42 +95,54 @@ def circshift(
 
     Notes
     -----
-    The same as ``np.roll(image, shift, axis=(-2, -1))``. Every byte is read and written once.
+    The same as ``np.roll(image, shift, axis)``, but for the default of ``axis``. Every byte is read
+    and written once.
 
     Examples
     --------
     >>> circshift([[1, 2, 3], [4, 5, 6]], (1, -1)).tolist()
     [[5, 6, 4], [2, 3, 1]]
     """
-    x = as_stack(image, "image")
-    down, right = as_shift(shift)
+    x = as_stack(image, "image", least=2 if axis is None else 1)
+    axes = as_axes((-2, -1) if axis is None else axis, "axis", x.ndim)
+    steps = as_shift(shift, None if axis is None else len(axes))
     threads = as_workers(workers)
     y = np.empty(x.shape, x.dtype) if out is None else as_out(out, x.shape, x.dtype, image=x)
     if x.nbytes == 0:
         return y
-    rows, cols = x.shape[-2:]
-    offset = down % rows, right % cols
+    shifts: dict[int, int] = {}
+    for place, step in zip(axes, steps, strict=True):
+        shifts[place] = (shifts.get(place, 0) + step) % x.shape[place]
+    down, right = (shifts.get(place, 0) for place in (x.ndim - 2, x.ndim - 1))
+    plain = x.flags.c_contiguous and y.flags.c_contiguous and x.dtype == y.dtype
+    rows_alone = x.ndim >= 2 and not any(shifts[place] for place in set(axes) if place < x.ndim - 2)
     # Bytes of Python objects must not be copied behind the back of their reference counts.
-    if x.flags.c_contiguous and y.flags.c_contiguous and not x.dtype.hasobject:
-        _copy_rows(x, offset, y, threads)
+    if plain and rows_alone and not x.dtype.hasobject:
+        _copy_rows(x, (down, right), y, threads)
     else:
-        _copy_blocks(x, offset, y)
+        _copy_blocks(x, shifts, y)
     return y
 
 
-def _shift_halfway(image: ArrayLike, out: AnyArray | None, sign: int) -> AnyArray:
+def _shift_halfway(
+    image: ArrayLike, axes: int | Sequence[int] | None, out: AnyArray | None, sign: int
+) -> AnyArray:
     """Shift by half an image, rounded down, to one side or the other."""
-    x = as_stack(image, "image")
-    rows, cols = x.shape[-2:]
-    return circshift(x, (sign * (rows // 2), sign * (cols // 2)), out=out)
+    x = as_stack(image, "image", least=2 if axes is None else 1)
+    places = as_axes((-2, -1) if axes is None else axes, "axes", x.ndim)
+    return circshift(x, [sign * (x.shape[i] // 2) for i in places], axis=places, out=out)
 
 
-def fftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
+def fftshift(
+    image: ArrayLike, axes: int | Sequence[int] | None = None, *, out: AnyArray | None = None
+) -> AnyArray:
     """Shift the origin of the last two axes to the centre, pixel ``(rows // 2, cols // 2)``.
 
     Parameters
     ----------
     image, out : as in `circshift`
+    axes : int or sequence of int, optional
+        The axes to shift; the last two when None, where NumPy takes all.
 
     Returns
     -------
@@ -136,15 +159,19 @@ def fftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
     >>> fftshift([[0, 1, 2, -2, -1]]).tolist()
     [[-2, -1, 0, 1, 2]]
     """
-    return _shift_halfway(image, out, 1)
+    return _shift_halfway(image, axes, out, 1)
 
 
-def ifftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
+def ifftshift(
+    image: ArrayLike, axes: int | Sequence[int] | None = None, *, out: AnyArray | None = None
+) -> AnyArray:
     """Undo `fftshift`, which for odd sizes is another shift.
 
     Parameters
     ----------
     image, out : as in `circshift`
+    axes : int or sequence of int, optional
+        The axes to shift; the last two when None, where NumPy takes all.
 
     Returns
     -------
@@ -161,4 +188,4 @@ def ifftshift(image: ArrayLike, *, out: AnyArray | None = None) -> AnyArray:
     >>> ifftshift([[-2, -1, 0, 1, 2]]).tolist()
     [[0, 1, 2, -2, -1]]
     """
-    return _shift_halfway(image, out, -1)
+    return _shift_halfway(image, axes, out, -1)

@@ -7,6 +7,7 @@ holds `estimate_kernel`, `methods` what its ``method=`` chooses from, `inverse` 
 kernels, `display` figures and tables of answers.
 
 Comes in: images, shapes, options. Goes out: `KernelFit`, `NormalEquations`, `InverseFit`. May
-import: `convolution`, `_images`, `_machine`, `_loops`; within, from the lower of `problem` and
-`display`, `solvers`, `fit`, `equations`, `methods` and `inverse`, `estimate`.
+import: `convolution`, `_images`, `_machine`, `_loops`; within, from the lower of `problem`,
+`display`, `polynomial` and `quality`, `solvers`, `fit`, `equations`, `methods` and `inverse`,
+`estimate`.
 """

@@ -1,17 +1,30 @@
 """Estimation of the kernel that turned one image into another."""
 
+from __future__ import annotations
+
 import inspect
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from fastkernel._images.checks import as_choice, as_workers
+from fastkernel._images.checks import as_callback, as_choice, as_flag, as_workers
 from fastkernel._machine.run import Run
-from fastkernel._typing import Images, Progress, Shape
+from fastkernel._typing import (
+    Background,
+    Border,
+    Engine,
+    Images,
+    Method,
+    Norm,
+    Progress,
+    Ridge,
+    Shape,
+    Solver,
+    Symmetry,
+)
 from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.methods import METHODS, method_of
 from fastkernel.estimation.problem import problem_of
-from fastkernel.estimation.solvers.options import Ridge
 
 # The arguments that every method takes.
 _OF_ALL = frozenset(
@@ -24,13 +37,13 @@ def estimate_kernel(
     result: Images,
     kernel_shape: Shape | int | None,
     *,
-    method: str = "lstsq",
-    solver: str = "auto",
-    boundary: str | None = None,
-    background: str | int | None = None,
+    method: Method = "lstsq",
+    solver: Solver = "auto",
+    boundary: Border | None = None,
+    background: Background | None = None,
     nonnegative: bool = False,
     unit_sum: bool = False,
-    symmetric: str | None = None,
+    symmetric: Symmetry | None = None,
     separable: bool = False,
     ridge: Ridge = 0.0,
     step: float | None = None,
@@ -40,10 +53,10 @@ def estimate_kernel(
     points: int | None = None,
     epsilon: float | None = None,
     taper: float | None = None,
-    normalize: str | None = None,
+    normalize: Norm | None = None,
     cutoff: float | None = None,
     channel_axis: int | None = None,
-    engine: str = "auto",
+    engine: Engine = "auto",
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> KernelFit:
@@ -62,7 +75,8 @@ def estimate_kernel(
         many as ``source``; all share the kernel.
     kernel_shape : (int, int), int or None
         Rows ``p`` and columns ``q`` of the kernel, in pixels. In "same" the centre tap is
-        ``((p - 1) // 2, (q - 1) // 2)``. None, for "fft", keeps a kernel of the image's size.
+        ``((p - 1) // 2, (q - 1) // 2)``, also where a side is even: see Notes. None, for "fft",
+        keeps a kernel of the image's size, (m, n), its origin by the same rule.
     method : {"lstsq", "fft", "lad", "richardson_lucy"}, optional
         Least squares over the pixels: exact, and the best where noise is even. Division of
         spectra: the whole-image recipe, guarded; images are taken as periodic. Least total
@@ -152,6 +166,10 @@ def estimate_kernel(
     computed pixel by pixel, corrects the taps by the same factor [2]_, which takes their error
     from ``condition_number`` to about its square root times the rounding.
 
+    Kernels of an even side have their centre tap where `scipy.signal` has it in "same". That of
+    scipy.ndimage, MATLAB, OpenCV and scikit-image is ``p // 2``, one tap later: for these put
+    ``np.pad(kernel, ((1 - p % 2, 0), (1 - q % 2, 0)))``, whose sides are odd.
+
     References
     ----------
     .. [1] C. Alard and R. H. Lupton, "A method for optimal image subtraction", Astrophys. J.
@@ -170,10 +188,13 @@ def estimate_kernel(
     True
     """
     asked = locals()
+    for name, default in _defaults().items():
+        if isinstance(default, bool):
+            as_flag(asked[name], name)
     chosen = method_of(as_choice(method, "method", METHODS))
     options = _options_of(method, asked)
     problem = problem_of(source, result, kernel_shape, boundary, background, channel_axis)
-    found: KernelFit = chosen.fit(problem, options, Run(as_workers(workers), callback))
+    found: KernelFit = chosen.fit(problem, options, Run(as_workers(workers), as_callback(callback)))
     return found
 
 

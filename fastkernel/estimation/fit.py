@@ -1,22 +1,42 @@
 """The answer to a fit."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_boundary, as_image, as_workers
-from fastkernel._images.windows import window_of_mode, window_of_pair
-from fastkernel._typing import FloatArray, Progress, Shape
+from fastkernel._images.windows import Window, window_of_mode, window_of_pair
+from fastkernel._machine.kept import kept_property
+from fastkernel._typing import (
+    Border,
+    FloatArray,
+    LstsqSolver,
+    Mode,
+    Progress,
+    Ridge,
+    Shape,
+    Symmetry,
+)
 from fastkernel.convolution.convolve import convolved
-from fastkernel.estimation.display import fact_table, iterations_fact, plot_fit
+from fastkernel.estimation.display import (
+    answer_html,
+    answer_text,
+    background_fact,
+    bars_fact,
+    iterations_fact,
+    plot_fit,
+)
+from fastkernel.estimation.polynomial import polynomial_image
+from fastkernel.estimation.quality import Verdict
 from fastkernel.estimation.solvers.direct import Factor
-from fastkernel.estimation.solvers.options import Ridge
 from fastkernel.estimation.solvers.solution import Solution
 
 if TYPE_CHECKING:
@@ -39,32 +59,52 @@ class _KeptEquations(Protocol):
     @property
     def background_terms(self) -> int: ...
     def __add__(self, other: Self) -> Self: ...
-    def crop(self, kernel_shape: Shape) -> Self: ...
+    def crop(self, kernel_shape: Shape | int) -> Self: ...
     def save(self, path: str | PathLike[str]) -> None: ...
     def solve(
         self,
         *,
-        solver: str = "auto",
+        solver: LstsqSolver = "auto",
         ridge: Ridge = 0.0,
         nonnegative: bool = False,
         unit_sum: bool = False,
-        symmetric: str | None = None,
+        symmetric: Symmetry | None = None,
         separable: bool = False,
         step: float | None = None,
         num_iter: int | None = None,
         tol: float | None = None,
         callback: Progress | None = None,
-    ) -> "KernelFit": ...
+    ) -> KernelFit: ...
 
 
-@dataclass(frozen=True, eq=False)
+class Fitted(NamedTuple):
+    """Which pixels of a pair were fitted.
+
+    Attributes
+    ----------
+    source_shape : (int, int)
+        Of the source.
+    window : Window
+        The fitted pixels.
+    """
+
+    source_shape: Shape
+    window: Window
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class KernelFit:
-    """A kernel, and how far to believe it.
+    r"""A kernel, and how far to believe it.
 
     Attributes
     ----------
     kernel : (p, q) float64 array
-        The taps of the convolution, in result units per source unit.
+        The taps of the convolution, in result units per source unit. The centre tap is
+        ``kernel[(p - 1) // 2, (q - 1) // 2]``, the earlier of two middle ones where a side is
+        even: in a "same" pair it multiplies the source pixel that stands where the result pixel
+        stands. A tap ``a`` rows below and ``b`` columns right of it multiplies the source pixel
+        ``a`` rows above and ``b`` columns left: a kernel that is 1 there shifts an image down and
+        to the right.
     residual_rms : float
         Root mean square of result less prediction over the fitted pixels, in result units.
         From the equations alone it cannot be seen below 3e-8 of the result's own, which is then
@@ -85,14 +125,21 @@ class KernelFit:
     history : mapping of str to float64 array, or None
         One number an iteration, from the start on, of what the method minimises or maximises.
     background : float, array or None
-        What was fitted beside the convolution, in result units: a constant, or the coefficients
-        of a polynomial.
+        What was fitted beside the convolution, in result units. A constant is a float; of a
+        polynomial of degree ``d`` these are the coefficients of :math:`P_i(\rho) P_j(\gamma)`,
+        (d + 1, d + 1), with Legendre polynomials ``P`` and :math:`\rho` and :math:`\gamma` from
+        -1 at the first to 1 at the last row and column of the fitted pixels. Several pairs or
+        channels have one each, along a first axis, in the order in which they were given, the
+        channels of an image one after the other. `predict` adds it, `residual` subtracts it. None
+        where there is none, or where equations from which one was eliminated were solved.
     ridge : float
         The penalty on the taps, or on their second differences, in squared source units: what was
         asked for, or what was chosen.
     equations : NormalEquations or None
         What was solved; solve it again for another ridge or a smaller kernel. None for a kernel
         of so many taps that they were not formed.
+    quality : Verdict or None
+        Whether to believe the kernel, and why; None where nothing has judged it.
     """
 
     kernel: FloatArray
@@ -103,14 +150,16 @@ class KernelFit:
     method: str
     solver: str
     equations: _KeptEquations | None
-    _factor: Factor | None = field(repr=False)
+    _factor: Factor | None
     num_iter: int = 0
     converged: bool = True
-    history: Mapping[str, FloatArray] | None = field(default=None, repr=False)
+    history: Mapping[str, FloatArray] | None = None
     background: float | FloatArray | None = None
     ridge: float = 0.0
+    quality: Verdict | None = None
+    _fitted: tuple[Fitted, ...] = ()
 
-    @cached_property
+    @kept_property
     def standard_errors(self) -> FloatArray:
         """Standard error of every tap, (p, q) float64, in units of the kernel.
 
@@ -134,11 +183,13 @@ class KernelFit:
         self,
         source: ArrayLike,
         *,
-        mode: Literal["valid", "same", "full"] = "valid",
-        boundary: str = "zero",
+        mode: Mode = "valid",
+        boundary: Border = "zero",
+        background: bool = True,
+        pair: int | None = None,
         workers: int | None = None,
     ) -> FloatArray:
-        """Convolve an image with the kernel; a fitted background is not added.
+        """Convolve an image with the kernel, and add the background that was fitted beside it.
 
         Parameters
         ----------
@@ -150,6 +201,13 @@ class KernelFit:
         boundary : str, optional
             What stands beyond the frame, but for ``mode="valid"``: "zero", "circular",
             "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+        background : bool, optional
+            Whether to add the background; a fit without one adds nothing. A constant is added to
+            every pixel. A polynomial is that of the fitted pixels, so ``source`` must have the
+            shape of the source that was fitted; pixels that were not fitted, such as the rim of
+            "same" after a fit of "valid", extrapolate it.
+        pair : int, optional
+            Whose background, where several pairs or channels have one each; see `background`.
         workers : int, optional
             Threads to use, every usable core when None.
 
@@ -161,16 +219,20 @@ class KernelFit:
         Raises
         ------
         TypeError, ValueError
-            If ``source`` is not an image of real numbers, ``mode`` or ``boundary`` is unknown, or
-            the kernel is larger than the source and ``mode`` is "valid".
+            If ``source`` is not an image of real numbers, ``mode`` or ``boundary`` is unknown,
+            the kernel is larger than the source and ``mode`` is "valid", or the background is to
+            be added and not known for this source.
 
         Examples
         --------
         >>> import numpy as np
         >>> from fastkernel import estimate_kernel
         >>> image = np.random.default_rng(0).standard_normal((40, 40))
-        >>> fit = estimate_kernel(image, image[1:-1, 1:-1] + image[2:, 1:-1], (3, 3))
-        >>> np.allclose(fit.predict(image), image[1:-1, 1:-1] + image[2:, 1:-1])
+        >>> result = image[1:-1, 1:-1] + image[2:, 1:-1] + 7
+        >>> fit = estimate_kernel(image, result, (3, 3), background="constant")
+        >>> np.allclose(fit.predict(image), result)
+        True
+        >>> np.allclose(fit.predict(image, background=False), result - 7)
         True
         """
         image = as_image(source, "source")
@@ -184,17 +246,21 @@ class KernelFit:
                 f"mode='valid', got {image.shape}; use mode='same' or 'full'"
             )
             raise ValueError(msg)
-        return convolved(image, self.kernel, window, as_workers(workers))
+        beside = self._beside(_shape(image), window, pair) if background else None
+        out = convolved(image, self.kernel, window, as_workers(workers))
+        return out if beside is None else np.add(out, beside, out=out)
 
     def residual(
         self,
         source: ArrayLike,
         result: ArrayLike,
         *,
-        boundary: str | None = None,
+        boundary: Border | None = None,
+        background: bool = True,
+        pair: int | None = None,
         workers: int | None = None,
     ) -> FloatArray:
-        """Return what the kernel leaves unexplained.
+        """Return what the kernel, and the background beside it, leave unexplained.
 
         Parameters
         ----------
@@ -204,6 +270,10 @@ class KernelFit:
             Result image; its shape says which pixels are compared, as in `estimate_kernel`.
         boundary : str, optional
             Border rule of a result of the source's shape; None leaves out what a rule touches.
+        background : bool, optional
+            Whether to subtract the fitted background; as in `predict`.
+        pair : int, optional
+            Whose background; as in `predict`.
         workers : int, optional
             Threads to use, every usable core when None.
 
@@ -215,41 +285,126 @@ class KernelFit:
         Raises
         ------
         TypeError, ValueError
-            As `estimate_kernel`, for the images and ``boundary``.
+            As `estimate_kernel`, for the images and ``boundary``; as `predict`, for the
+            background.
         """
         x, y = as_image(source, "source"), as_image(result, "result")
         rule = None if boundary is None else as_boundary(boundary)
         window = window_of_pair(x, y, _shape(self.kernel), rule)
+        beside = self._beside(_shape(x), window, pair) if background else None
         left = convolved(x, self.kernel, window, as_workers(workers))
         (top, first), (height, width) = window.result_origin, window.shape
-        return np.subtract(y[top : top + height, first : first + width], left, out=left)
+        np.subtract(y[top : top + height, first : first + width], left, out=left)
+        return left if beside is None else np.subtract(left, beside, out=left)
 
-    def plot(self) -> "Figure":
-        """Draw the kernel beside its standard errors, or beside the history of the iterations.
+    def _beside(
+        self, source_shape: Shape, window: Window, pair: int | None
+    ) -> float | FloatArray | None:
+        """Return the background over a window of a source, None where there is none."""
+        if self.background is None:
+            if self.equations is not None and self.equations.background_terms:
+                msg = (
+                    "background must be False for this fit: it was eliminated from the equations, "
+                    "and their solution does not tell it; estimate_kernel does"
+                )
+                raise ValueError(msg)
+            return None
+        found = np.asarray(self.background)
+        # Those of several pairs stand along an axis of their own.
+        several = found if found.ndim in (1, 3) else found[None]
+        index = _index(pair, len(several))
+        if several.ndim == 1:
+            return float(several[index])
+        shape, fitted = self._fitted[index]
+        if source_shape != shape:
+            msg = (
+                f"source must have the shape {shape} of the source that was fitted, over which the "
+                f"polynomial background is known, got {source_shape}; background=False leaves it "
+                "out"
+            )
+            raise ValueError(msg)
+        (top, left), (row, col) = window.source_origin, fitted.source_origin
+        return polynomial_image(several[index], fitted.shape, (top - row, left - col), window.shape)
+
+    def plot(
+        self,
+        source: ArrayLike | None = None,
+        result: ArrayLike | None = None,
+        *,
+        boundary: Border | None = None,
+        pair: int | None = None,
+    ) -> Figure:
+        """Draw the kernel, and what tells how far to believe it.
+
+        Beside the kernel stand the history of the iterations, where there were any, or else the
+        standard errors, unless these are all alike; and the residual, if images are given.
+
+        Parameters
+        ----------
+        source, result : array_like of real numbers, optional
+            The images of `residual`, both or neither.
+        boundary, pair : optional
+            As in `residual`.
 
         Returns
         -------
         matplotlib.figure.Figure
-            Belongs to no window: show it in a notebook, or call its ``savefig``.
+            Belongs to no window: a notebook shows it where it is the value of a cell; elsewhere
+            call its ``savefig``.
 
         Raises
         ------
         ImportError
             If matplotlib is missing, which the extra ``fastkernel[plot]`` installs.
+        TypeError, ValueError
+            If one image is given without the other, or as `residual`.
         """
-        return plot_fit(self)
+        left = None
+        if source is not None and result is not None:
+            left = self.residual(source, result, boundary=boundary, pair=pair)
+        elif source is not None or result is not None:
+            missing = "result" if result is None else "source"
+            msg = f"plot needs both images to draw the residual, got no {missing}; pass it, or none"
+            raise ValueError(msg)
+        return plot_fit(self, residual=left)
 
-    def _repr_html_(self) -> str:
-        facts: dict[str, object] = {
+    def _facts(self) -> dict[str, str]:
+        end = "converged" if self.converged else "not converged"
+        facts = {
             "kernel": "{}×{}, taps sum to {:.6g}".format(*self.kernel.shape, self.kernel.sum()),
-            "method": f"{self.method}, {self.solver}",
+            "method": f"{self.method}, {self.solver}, {end}",
             "residual": f"{self.residual_rms:.4g} rms over {self.n_pixels} pixels",
             "condition number": f"{self.condition_number:.2g}",
         }
         facts |= iterations_fact(self.num_iter, self.converged)
+        if self.ridge:
+            facts["ridge"] = f"{self.ridge:.4g}"
         if self.background is not None:
-            facts["background"] = f"{np.array2string(np.asarray(self.background), precision=4)}"
-        return fact_table(facts)
+            facts["background"] = background_fact(self.background)
+        return facts
+
+    def __repr__(self) -> str:
+        return answer_text("KernelFit", self._facts(), self.kernel, self.quality)
+
+    def _repr_html_(self) -> str:
+        facts = self._facts() | bars_fact(self.kernel, self.standard_errors)
+        return answer_html(facts, self.kernel, plot_fit, self, verdict=self.quality)
+
+
+def _index(pair: int | None, count: int) -> int:
+    """Return which of ``count`` backgrounds is asked for."""
+    if pair is None and count == 1:
+        return 0
+    if pair is None:
+        msg = (
+            f"pair must say whose of {count} backgrounds is meant, from 0 to {count - 1}, got "
+            "None; background=False leaves it out"
+        )
+        raise ValueError(msg)
+    if not isinstance(pair, Integral) or isinstance(pair, bool) or not 0 <= pair < count:
+        msg = f"pair must be from 0 to {count - 1}, one of the fit's backgrounds, got {pair!r}"
+        raise ValueError(msg)
+    return int(pair)
 
 
 def _shape(image: FloatArray) -> Shape:
@@ -265,6 +420,7 @@ def fit_of(
     method: str,
     equations: _KeptEquations | None = None,
     background: float | FloatArray | None = None,
+    fitted: Sequence[Fitted] = (),
 ) -> KernelFit:
     """Return the answer that taps make: the one place where a `KernelFit` is made.
 
@@ -281,6 +437,8 @@ def fit_of(
         How the kernel was found.
     equations, background : optional
         As in `KernelFit`.
+    fitted : sequence of Fitted, optional
+        The pixels of every pair, which say where a background stands.
     """
     return KernelFit(
         kernel=solution.taps,
@@ -297,4 +455,5 @@ def fit_of(
         history=solution.history,
         background=background,
         ridge=solution.ridge,
+        _fitted=tuple(fitted),
     )

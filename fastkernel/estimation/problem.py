@@ -6,7 +6,7 @@ from typing import Any
 from fastkernel._images.checks import as_boundary, as_degree, as_kernel_shape
 from fastkernel._images.pairs import Pair, as_pairs
 from fastkernel._images.windows import window_of_pair
-from fastkernel._typing import AnyArray, Boundary, Images, Shape
+from fastkernel._typing import AnyArray, Border, Boundary, Images, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def problem_of(
     source: Images,
     result: Images,
     kernel_shape: Any,
-    boundary: str | None,
+    boundary: Border | None,
     background: Any,
     channel_axis: int | None,
 ) -> Problem:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from fastkernel._machine.image_transforms import columns_of, stages
 from fastkernel._machine.pair_transforms import Spectra
 from fastkernel._machine.tiles import Scratch
 from fastkernel._typing import AnyArray, FloatArray, Progress
-from fastkernel.restoration.framing import fading_window, framed_spectra, is_whole, laplacian
+from fastkernel.restoration.framing import fading_window, framed_spectra, laplacian
+from fastkernel.restoration.noise import stored_variance
 
-# The least noise that cross-validation reckons with, as a share of the image's variance, and the
-# variance that rounding to whole numbers adds, which under a wide blur is not white, like detail.
-_FLOOR, _ROUNDING = 1e-5, 1 / 12
+# The least noise that cross-validation reckons with, as a share of the image's variance. What the
+# image was stored with is reckoned with too: it is not white, and would be taken for detail.
+_FLOOR = 1e-5
 
 # How much restored noise as strong as the image adds to the score. Next to nothing where the
 # noise is white; without it, noise that is not can be taken for detail of any strength.
@@ -37,10 +39,30 @@ _FLAT = 8
 _OCTAVES, _PER_OCTAVE, _EXPONENT = 64, 8, 1023
 
 
+class Balance(NamedTuple):
+    """What cross-validation tells of an image.
+
+    Attributes
+    ----------
+    balance : float
+        Strength of the prior.
+    noise : float
+        Variance of the noise, in squared units of the image.
+    """
+
+    balance: float
+    noise: float
+
+
 def cross_validated(
-    problem: Spectra, image: AnyArray, psf: FloatArray, border: str, progress: Progress | None
-) -> float:
-    r"""Return the balance of least generalised cross-validation.
+    problem: Spectra,
+    image: AnyArray,
+    psf: FloatArray,
+    border: str,
+    progress: Progress | None,
+    stored: float | None = None,
+) -> Balance:
+    r"""Return the balance of least generalised cross-validation, and the noise that it tells.
 
     The filter leaves of a frequency the share :math:`r = \lambda\rho / (1 + \lambda\rho)`, which
     depends on the ratio ``rho`` of penalty to power alone: so one pass over the spectrum sorts
@@ -64,6 +86,8 @@ def cross_validated(
         "circular" where the image is not to fade.
     progress : callable, optional
         Called as ``progress(done, total)``.
+    stored : float, optional
+        Variance that the image was stored with; by default that which it shows.
     """
     frame, (m, n), dtype = problem.frame, problem.frame, float_dtype(image)
     penalty, counts = laplacian(frame), columns_of(n)
@@ -92,25 +116,26 @@ def cross_validated(
         y[0, :2] = mean
         return found
 
-    def octave_of(parts: Sequence[FloatArray]) -> float:
+    least_noise = noise * (stored_variance(image) if stored is None else stored)
+
+    def octave_of(parts: Sequence[FloatArray]) -> tuple[float, float]:
         found = parts[0]
         for part in parts[1:]:
             found += part
         # A flat image leaves nothing but rounding.
         least = (_FLAT * np.finfo(dtype).eps) ** 2 * m * n * problem.energy
-        floors = least, (_FLOOR, _ROUNDING * noise * is_whole(image))
+        floors = least, (_FLOOR, least_noise)
         bins = np.empty((4, len(found)))
-        return float(
-            loops.least_cross_validation(
-                found, _PER_OCTAVE, _OCTAVES, *floors, largest**2, _CAUTION, bins
-            )
+        octave, level = loops.least_cross_validation(
+            found, _PER_OCTAVE, _OCTAVES, *floors, largest**2, _CAUTION, bins
         )
+        return float(octave), float(level)
 
     share = max(1, len(counts) // _COLUMNS)
-    octave = octave_of(problem.sample(work, share, progress))
+    octave, level = octave_of(problem.sample(work, share, progress))
     if share > 1 and octave == -math.inf:  # all there is stands between the columns
-        octave = octave_of(problem.columns(work))
-    return float(2.0 ** (octave - middle))
+        octave, level = octave_of(problem.columns(work))
+    return Balance(float(2.0 ** (octave - middle)), max(level, least_noise, 0.0) / noise)
 
 
 def cross_validated_alone(
@@ -119,7 +144,8 @@ def cross_validated_alone(
     border: str,
     workers: int,
     progress: Progress | None = None,
-) -> float:
+    stored: float | None = None,
+) -> Balance:
     """Return the balance for one channel, where no division follows.
 
     Where nothing is assumed beyond the image ("unknown"), its mirror image stands there for this.
@@ -127,4 +153,4 @@ def cross_validated_alone(
     frame_border = "symmetric" if border == "unknown" else border
     steps = stages(progress, 2)
     with framed_spectra(image, psf, frame_border, workers, next(steps)) as problem:
-        return cross_validated(problem, image, psf, border, next(steps))
+        return cross_validated(problem, image, psf, border, next(steps), stored)

@@ -1,16 +1,28 @@
 """Restoration by Richardson-Lucy."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.ndimage import distance_transform_edt
 
-from fastkernel._images.checks import as_channels, as_count, as_image, as_penalty, as_workers
+from fastkernel._images.checks import (
+    as_callback,
+    as_channels,
+    as_count,
+    as_flag,
+    as_image,
+    as_penalty,
+    as_workers,
+    float_dtype,
+)
 from fastkernel._loops import richardson_lucy as loops
 from fastkernel._machine.tiles import Scratch, Tile
-from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
+from fastkernel._typing import AnyArray, BorderOrUnknown, FloatArray, Noise, Progress, Shape
 from fastkernel.restoration.arguments import (
     as_border,
     as_psfs,
@@ -20,6 +32,8 @@ from fastkernel.restoration.arguments import (
     refuse_negative_taps,
 )
 from fastkernel.restoration.blur import Blur, each_tile, trimmed
+from fastkernel.restoration.cross_validation import cross_validated_alone
+from fastkernel.restoration.noise import stored_variance, unevenness
 
 # Share of the largest sensitivity below which a pixel beyond the frame stays as it starts: the
 # data hardly see it, and in float32 transforms would leave it to rounding.
@@ -27,6 +41,9 @@ UNSEEN = 1e-3
 
 # Least length of gradients that counts in full, as a share of the largest pixel.
 _FLAT = 1e-6
+
+# Noise is reckoned with so many times as found: less than there is would never be reached.
+_MARGIN = 1.03
 
 
 class _Reciprocal:
@@ -93,7 +110,7 @@ class _Restoration:
         boundary: str,
         options: _Options,
     ) -> None:
-        dtype: np.dtype[Any] = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
+        dtype = float_dtype(image)
         # The PSF is taken out of the scale, and a power of two out of the data, exactly: nothing
         # overflows, and one floor serves data of any size.
         taps = psf / psf.max()
@@ -198,17 +215,38 @@ class _Restoration:
         each_tile(act, self._blur.grid, self._options.workers)
 
 
+def _noise_of(
+    image: AnyArray, weights: AnyArray | None, psf: FloatArray, workers: int
+) -> float | None:
+    """Return the noise's standard deviation, with a margin; None where there is none."""
+    if weights is not None and not weights.all():
+        # Holes would be taken for noise: the nearest pixel that counts fills them.
+        nearest = distance_transform_edt(weights == 0, return_distances=False, return_indices=True)
+        image = image[tuple(nearest)]
+    unit = 2.0 ** math.frexp(float(image.max()))[1]
+    if not 0 < unit < math.inf:
+        return None
+    dtype = float_dtype(image)
+    scaled = np.divide(image, unit, dtype=np.float64).astype(dtype)
+    # Whole numbers are no longer known by their values; squares of far units are no numbers.
+    near = 1e-30 < unit < 1e30
+    stored = stored_variance(image) / unit**2 if near else stored_variance(scaled)
+    found = cross_validated_alone(scaled, psf / psf.max(), "unknown", workers, stored=stored)
+    variance = found.noise * unevenness(scaled)
+    return _MARGIN * unit * math.sqrt(variance) if variance > 0 else None
+
+
 def richardson_lucy(
     image: ArrayLike,
     psf: ArrayLike,
     num_iter: int = 50,
     *,
     acceleration: bool = True,
-    boundary: str = "unknown",
+    boundary: BorderOrUnknown = "unknown",
     weights: ArrayLike | None = None,
     damping: float = 0.0,
     tol: float | None = None,
-    noise: float | Literal["poisson"] | None = None,
+    noise: Noise | Literal["auto"] | None = "auto",
     clip: tuple[float | None, float | None] | None = None,
     channel_axis: int | None = None,
     workers: int | None = None,
@@ -225,7 +263,8 @@ def richardson_lucy(
         What a point became: nonnegative, no larger than the image, of any sum. Of shape
         (p, q) for all channels, or with an axis of channels.
     num_iter : int, optional
-        Most iterations. They sharpen noise too: a noisy image wants few, or ``noise``.
+        Most iterations; ``noise`` ends them earlier, since they sharpen noise too. All are done
+        where there is none, or with ``noise=None``.
     acceleration : bool, optional
         Whether to extrapolate between iterations [3]_, which saves most of them.
     boundary : str, optional
@@ -240,11 +279,12 @@ def richardson_lucy(
     tol : float, optional
         Stop when the step of an iteration is at most this share of the estimate's size (root
         mean squares).
-    noise : float or "poisson", optional
+    noise : float, "auto", "poisson" or None, optional
         Stop at the first estimate whose blur fits the image as well as noise allows. A number is
         the noise's standard deviation, in units of ``image``: stop when the root mean square of
-        the residual is no more. "poisson", for an image of counts: stop when twice the mean
-        Kullback-Leibler divergence is no more than 1 [6]_.
+        the residual is no more. "auto" estimates it, see Notes. None never stops.
+        "poisson", for an image of counts: stop when twice the mean Kullback-Leibler divergence is
+        no more than 1 [6]_.
     clip, channel_axis, workers : as in `wiener`
     callback : callable, optional
         Called as ``callback(done, total)`` after every iteration, with those of all channels in
@@ -283,6 +323,12 @@ def richardson_lucy(
     gradients below :math:`8 \lambda x` counting less, which keeps flat places flat. The
     accelerated iteration starts from :math:`x_k + \alpha (x_k - x_{k-1})`, where :math:`\alpha` is
     the ratio of successive steps' products, between 0 and 1.
+
+    The noise of "auto" is what cross-validation finds, as in `wiener`, where it varies over the
+    image its mean; or at least that of rounding to steps and of the blocks of JPEG, whose noise is
+    not white; and 3 percent more. It errs to the side of stopping early: of photographs with noise
+    of 0.5 to 5 percent, or of JPEG's, the answer was nearer to the truth than the image in all
+    cases; often farther than with a number of iterations chosen by the truth.
 
     An iteration takes the time of two convolutions. For all but small PSFs a tile goes through
     both, and what stands between them, while it is in the cache; by transforms, whose error is
@@ -323,18 +369,21 @@ def richardson_lucy(
     psfs = as_psfs(psf, shape, channel_axis, n)
     shares = as_weights(weights, shape, channel_axis, n)
     rule = as_border(boundary, ("unknown",))
+    by_name = isinstance(noise, str) and noise in ("auto", "poisson")
+    known = None if noise is None or by_name else as_penalty(noise, "noise")
     options = _Options(
         as_count(num_iter, "num_iter"),
-        bool(acceleration),
+        as_flag(acceleration, "acceleration"),
         as_penalty(damping, "damping"),
         None if tol is None else as_penalty(tol, "tol"),
-        "poisson" if noise == "poisson" else None if noise is None else as_penalty(noise, "noise"),
+        "poisson" if noise == "poisson" else known,
         as_workers(workers),
     )
     if options.damping >= 0.25:
         msg = f"damping must be below 0.25, where it can turn the sign of a pixel, got {damping!r}"
         raise ValueError(msg)
     limits = None if clip is None else as_range(clip, "clip")
+    callback = as_callback(callback)
     for taps in psfs:
         refuse_negative_taps(taps)
     for plane, share in zip(channels, shares, strict=True):
@@ -346,6 +395,8 @@ def richardson_lucy(
             callback(len(found) * options.num_iter + done, n * options.num_iter)
 
     for plane, share, taps in zip(channels, shares, psfs, strict=True):
+        if noise == "auto":
+            options = options._replace(noise=_noise_of(plane, share, taps, options.workers))
         found.append(_Restoration(plane, share, taps, rule, options).run(report))
     if limits is not None:
         for plane in found:

@@ -1,5 +1,7 @@
 """Restoration of images that are larger than memory, by tiles that overlap."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastkernel._images.checks import as_channels, as_image, as_out, as_shape
+from fastkernel._images.checks import (
+    as_callback,
+    as_channels,
+    as_image,
+    as_out,
+    as_shape,
+    float_dtype,
+)
 from fastkernel._machine.tiles import Tiles
 from fastkernel._typing import AnyArray, Progress, Shape
 from fastkernel.restoration.arguments import as_psf, as_psfs
+from fastkernel.restoration.richardson_lucy import richardson_lucy
 
 # Sides of the PSF that a tile reads beyond its own.
 _SIDES = 2
@@ -55,7 +65,8 @@ def restore_tiled(
     callback : callable, optional
         Called as ``callback(done, total)`` after every tile; what it raises ends the work.
     options : optional
-        For ``restore``, by keyword.
+        For ``restore``, by keyword. The ``noise`` of `richardson_lucy` is None when left out, or
+        every tile would stop at an iteration of its own: give ``num_iter`` to suit the noise.
 
     Returns
     -------
@@ -121,13 +132,16 @@ def restore_tiled(
     above, left = (
         (_SIDES * (p - 1), _SIDES * (q - 1)) if halo is None else as_shape(halo, "halo", least=0)
     )
-    dtype = np.float32 if given.dtype == np.float32 else np.float64
+    dtype = float_dtype(given)
     if out is None:
         found = np.empty(given.shape, dtype)
     else:
         inputs = {"image": given} if isinstance(given, np.ndarray) else {}
         found = as_out(out, given.shape, dtype, **inputs)
     _refuse_balances(restore, options)
+    if restore is richardson_lucy:
+        options.setdefault("noise", None)
+    callback = as_callback(callback)
     outs = [found] if channel_axis is None else list(as_channels(found, channel_axis))
     tiles = Tiles((m, n), shape)
     for channel, (plane, taps, target) in enumerate(zip(planes, psfs, outs, strict=True)):

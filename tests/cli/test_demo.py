@@ -8,11 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy.signal import convolve
 
-from fastkernel import estimate_kernel
 from fastkernel.cli import doctor, main
 from fastkernel.cli.demo import TRUTH
 from fastkernel.cli.scene import dead_leaves
-from fastkernel.estimation.display import plot_fit, plot_recovery
 
 FILES = {"source.png", "result.png", "kernel.npy", "kernel.png", "figure.png"}
 
@@ -123,44 +121,3 @@ def test_doctor_warns_of_a_shared_cache(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "no-such-package not installed\n" in out
     assert "Numba cache: none\n" in out
-
-
-def fitted(kernel):
-    image = np.random.default_rng(0).standard_normal((40, 40))
-    return estimate_kernel(image, convolve(image, kernel, mode="valid"), kernel.shape)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "lowest", "colours"),
-    [(TRUTH, 0.0, "viridis"), (TRUTH - 0.05, -1.0, "RdBu_r")],
-)
-def test_figure_of_a_fit(kernel, lowest, colours):
-    figure = plot_fit(fitted(kernel), title="mine")
-    images = [panel.images[0] for panel in figure.axes if panel.images]
-    drawn = images[0]
-    assert_allclose(drawn.get_array(), kernel, atol=1e-9)
-    assert drawn.get_cmap().name == colours
-    largest = np.abs(kernel).max()
-    assert_allclose(drawn.get_clim(), (lowest * largest, largest), rtol=1e-9)
-    assert images[1].get_clim()[0] == 0
-    assert figure.get_suptitle() == "mine"
-    figure.savefig("figure.png")
-    assert "5x5 kernel, lstsq, residual " in plot_fit(fitted(kernel)).get_suptitle()
-
-
-def test_figure_of_a_recovery_shares_its_scales():
-    source = np.full((8, 9), 3.0)
-    source[0, 0] = 9.0
-    figure = plot_recovery(source, source / 9, TRUTH, TRUTH * 2)
-    clims = [panel.images[0].get_clim() for panel in figure.axes[:4]]
-    assert clims[0] == clims[1] == (1 / 3, 9.0)
-    assert clims[2] == clims[3] == (0.0, 2 * TRUTH.max())
-
-
-def test_figures_touch_no_global_state(monkeypatch):
-    loaded = "matplotlib.pyplot" in sys.modules
-    plot_fit(fitted(TRUTH))
-    assert ("matplotlib.pyplot" in sys.modules) == loaded
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"fastkernel\[plot\]"):
-        plot_fit(fitted(TRUTH))

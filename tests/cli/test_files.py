@@ -226,6 +226,78 @@ def test_refuses_tiff_with_a_short_or_missing_strip(tmp_path):
         read(tmp_path, "a.tif", bytes(data))
 
 
+def chained(offsets, *, last, order="<", big=False):
+    """Return a TIFF whose directories, one after the other, stand at some offsets."""
+    offset, count, tag = ("Q", "Q", "HHQQ") if big else ("I", "H", "HHII")
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, 4, 1, 16), (277, 3, 1, 1), (278, 4, 1, 8), (279, 4, 1, 64)]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}H", 43 if big else 42)
+    head += struct.pack(f"{order}HH", 8, 0) if big else b""
+    data = bytearray(max(offsets) + 400)
+    start = head + struct.pack(order + offset, offsets[0])
+    data[: len(start)] = start
+    for place, following in zip(offsets, [*offsets[1:], last], strict=True):
+        entries = b"".join(struct.pack(order + tag, *entry) for entry in tags)
+        block = struct.pack(order + count, len(tags)) + entries
+        block += struct.pack(order + offset, following)
+        data[place : place + len(block)] = block
+    return bytes(data)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("directories", "last", "message"),
+    [
+        (1, 100, "go round in circles"),
+        (3, 100, "go round in circles"),
+        (3, 900, "go round in circles"),
+        (1, 10**9, "a directory is said to be at byte 1000000000 of"),
+        (1, 17, "directory"),
+        (1001, 0, "more than 1000 pages"),
+    ],
+)
+def test_a_chain_of_tiff_directories_ends(tmp_path, order, big, directories, last, message):
+    offsets = [100 + 400 * i for i in range(directories)]
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, "a.tif", chained(offsets, last=last, order=order, big=big))
+
+
+def test_directories_may_stand_in_any_order(tmp_path):
+    with pytest.raises(InputError, match="it holds 3 pages"):
+        read(tmp_path, "a.tif", chained([900, 100, 500], last=0))
+
+
+@pytest.mark.parametrize(
+    ("find", "put", "message"),
+    [
+        (
+            struct.pack("<HHI", 258, 3, 1),
+            struct.pack("<HHI", 258, 99, 1),
+            "tag 258 has 1 values of",
+        ),
+        (struct.pack("<HHI", 258, 3, 1), struct.pack("<HHI", 258, 3, 0), "tag 258 has 0 values"),
+        (struct.pack("<HHI", 258, 3, 1), struct.pack("<HHI", 258, 3, 9**9), "outside the file"),
+        (
+            struct.pack("<HHI", 256, 4, 1) + b"\x11",
+            struct.pack("<HHI", 256, 4, 1) + b"\x12",
+            "stop",
+        ),
+    ],
+)
+def test_refuses_tiff_tags_that_lie(tmp_path, find, put, message):
+    data = encode(GREY, "TIFF", rowsperstrip=24)
+    assert data.count(find) == 1
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, "a.tif", data.replace(find, put))
+
+
+def test_orientation_in_the_xmp_of_a_tiff(tmp_path):
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="3"/></x:xmpmeta>'
+    data = encode(GREY, "TIFF", extratags=[(700, "B", len(packet), packet, True)])
+    assert_array_equal(read(tmp_path, "a.tif", data).pixels, GREY[::-1, ::-1])
+
+
 def test_refuses_what_is_no_file(tmp_path):
     with pytest.raises(InputError, match="is not a file"):
         read_picture(str(tmp_path), max_pixels=LIMIT)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 from scipy import ndimage
 
 from fastkernel import inverse_filter, inverse_kernel, richardson_lucy
 from fastkernel.cli import main
+from fastkernel.cli.invert import centred
 from fastkernel.cli.kernels import read_kernel
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.scene import dead_leaves
@@ -234,9 +235,185 @@ def test_kernels_in_a_word():
     assert abs(read_kernel("disk:2.5").sum() - 1) < 1e-12
 
 
-def test_a_picture_of_a_kernel_is_divided_by_its_sum():
-    Image.fromarray(np.array([[0, 50], [150, 0]], np.uint8)).save("k.png")
-    assert_allclose(read_kernel("k.png"), [[0, 0.25], [0.75, 0]])
+@pytest.mark.parametrize("name", ["g.png", "g.tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_levels_of_a_kernel_are_divided_by_their_sum(name, dtype, capsys):
+    levels = np.array([[0, 50], [150, 0]], dtype)
+    if name.endswith("png"):
+        Image.fromarray(levels).save(name)
+    else:
+        tifffile.imwrite(name, levels, photometric="minisblack")
+    assert_allclose(read_kernel(name), [[0, 0.25], [0.75, 0]])
+    assert "divided by their sum, 200" in capsys.readouterr().out
+    assert_array_equal(made(["apply", "a.png", name, "--float"], "b.npy").shape, SCENE.shape)
+    assert "divided by their sum, 200" in capsys.readouterr().out
+
+
+TAPS = {
+    "laplacian": [[0.0, 1, 0], [1, -4, 1], [0, 1, 0]],
+    "half": [[0.5]],
+    "dark": [[-1.0, -2.0]],
+    "sum of 7": [[3.0, 4.0]],
+}
+
+
+def write_taps(name, taps):
+    if name.endswith(".npy"):
+        np.save(name, taps)
+    elif name.endswith(".csv"):
+        np.savetxt(name, taps, delimiter=",")
+    else:
+        tifffile.imwrite(name, np.asarray(taps), photometric="minisblack")
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_taps_are_the_same_in_every_table_of_numbers(taps, capsys):
+    for dtype in (np.float32, np.float64, np.int16):
+        values = np.array(TAPS[taps]).astype(dtype)
+        if not values.any():
+            continue
+        for name in ("k1.npy", "k1.csv", "k1.tif"):
+            write_taps(name, values)
+            assert_array_equal(read_kernel(name), values)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["p.npy", "p.csv", "p.tif", "p.png"])
+def test_a_restoration_keeps_the_brightness(name, capsys):
+    """By a PSF of whole numbers, which every kind of file holds."""
+    psf = np.array([[0, 20, 0], [40, 90, 30], [0, 20, 0]], np.uint8)
+    if name.endswith(".png"):
+        Image.fromarray(psf).save(name)
+    else:
+        write_taps(name, psf if name == "p.npy" else psf.astype(float))
+    np.save("unit.npy", psf / psf.sum())
+    wanted = made(["restore", "a.png", "--kernel", "unit.npy"], "c.png")
+    capsys.readouterr()
+    found = made(["restore", "a.png", "--kernel", name], "d.png")
+    assert_array_equal(found, wanted)
+    assert re.search("divided by (it|their sum), ", capsys.readouterr().out)
+    if name != "p.png":
+        dark = made(["restore", "a.png", "--kernel", name, "--keep-sum", "--float"], "e.npy")
+        assert abs(dark.mean() * psf.sum() / SCENE.mean() - 1) < 0.05
+
+
+def test_a_psf_that_no_division_makes_1_is_told(capsys):
+    np.save("edge.npy", TAPS["laplacian"])
+    made(["restore", "a.png", "--kernel", "edge.npy", "--float"], "c.npy")
+    assert "sum to 0, which no blur does; they are taken as they" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("causal", [[[1.0, 0.5, 0.2, 0.1]], [[0.1], [0.2], [0.5], [1.0], [0.0]]])
+@pytest.mark.parametrize("size", ["7", "8", "6x9"])
+def test_an_inverse_brings_the_picture_back_in_its_place(causal, size, capsys):
+    """Though a kernel of which one end is heaviest has an inverse that is a delay."""
+    np.save("f.npy", causal)
+    margin = ["--size", size if "x" in size else f"{size}"]
+    assert main(["invert", "f.npy", *margin, "-o", "g.npy"]) == 0
+    assert "the picture is back in its place" in capsys.readouterr().out
+    made(["apply", "a.png", "f.npy", "--float"], "b.npy")
+    back = made(["apply", "b.npy", "g.npy"], "c.npy")
+    inside = np.s_[20:-20, 20:-20]
+    errors = {
+        (i, j): np.abs(np.roll(back, (i, j), (0, 1)) - SCENE)[inside].mean()
+        for i in range(-4, 5)
+        for j in range(-4, 5)
+    }
+    assert min(errors, key=errors.get) == (0, 0)
+
+
+def test_inverses_of_every_delay_are_centred():
+    for m, p in ((1, 4), (2, 5), (5, 3), (4, 4), (3, 7)):
+        for delay in range(m + p - 1):
+            inverse = np.arange(1.0, p + 1)[:, None]
+            placed = centred(inverse, (delay, 0), (m, 1))
+            before = int(np.flatnonzero(placed[:, 0])[0])
+            assert_array_equal(placed[before : before + p], inverse)
+            assert before + delay == (m - 1) // 2 + (len(placed) - 1) // 2
+
+
+def drawn(name):
+    assert main(["invert", "k.npy", "--size", "6", "-o", name]) == 0
+    return name
+
+
+def test_a_drawn_kernel_is_no_kernel(capsys):
+    pytest.importorskip("matplotlib")
+    drawn("drawn.png")
+    assert main(["invert", "k.npy", "--size", "6", "--plot", "fit.png"]) == 0
+    Image.fromarray(SCENE[:90, :90]).resize((180, 100)).save("photo.png")
+    Image.fromarray(np.asarray(Image.open("drawn.png"))).save("again.png")  # its mark is lost
+    tifffile.imwrite("photo.tif", np.asarray(Image.open("photo.png")), photometric="minisblack")
+    capsys.readouterr()
+    for name, message in {
+        "drawn.png": "'drawn.png' is a drawing of a kernel, enlarged",
+        "fit.png": "'fit.png' is a drawing of a fit, enlarged",
+        "again.png": "a photograph rather than a kernel of at most 128 x 128",
+        "photo.png": "'photo.png' holds 100 x 180 grey levels",
+        "photo.tif": "'photo.tif' holds 100 x 180 grey levels",
+    }.items():
+        assert main(["apply", "a.png", name, "-o", "no.png"]) == 3
+        out, err = capsys.readouterr()
+        assert (out, message in err, err.count("\n")) == ("", True, 1)
+
+
+COLOUR = np.stack([SCENE[:60], SCENE[20:80], SCENE[30:90]], axis=-1)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif"])
+def test_pictures_are_read_and_written_upright(name, orientation, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if name == "x.tif":
+        tag = [(274, "H", 1, orientation, True)]
+        tifffile.imwrite(name, COLOUR, photometric="rgb", extratags=tag)
+        whole = Image.fromarray(COLOUR)
+        whole.getexif()[0x0112] = orientation
+    else:
+        Image.fromarray(COLOUR).save(name, exif=exif)
+        with Image.open(name) as whole:
+            whole.load()
+    want = np.asarray(ImageOps.exif_transpose(whole))
+    for output in ("y.png", "y.tif", "y.npy"):
+        assert main(["apply", name, "box:1", "-o", output]) == 0
+        turned = "turned upright" in capsys.readouterr().out
+        assert turned == (2 <= orientation <= 8)
+        if output == "y.npy":
+            assert_array_equal(np.load(output), want)
+            continue
+        with Image.open(output) as image:
+            assert_array_equal(np.asarray(image), want)
+            assert image.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif"])
+@pytest.mark.parametrize("output", ["y.png", "y.tif"])
+def test_profile_and_resolution_are_kept(name, output):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(COLOUR).save(name, icc_profile=profile, dpi=(300, 150))
+    for command in (["apply", name, "box:3"], ["restore", name, "--kernel", "gaussian:1"]):
+        assert main([*command, "-o", output, "--force"]) == 0
+        with Image.open(output) as image:
+            assert image.info["icc_profile"] == profile
+            assert_allclose([float(x) for x in image.info["dpi"]], (300, 150), rtol=1e-3)
+
+
+def test_no_resolution_is_made_up():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOUR).save("x.jpg", exif=exif)
+    assert main(["apply", "x.jpg", "box:3", "-o", "y.png"]) == 0
+    with Image.open("y.png") as image:
+        assert "dpi" not in image.info
+
+
+def test_a_pixel_that_the_dtype_lacks_is_refused(recwarn, capsys):
+    np.save("x.npy", np.full((9, 9), 60000, np.float16))
+    np.save("two.npy", [[2.0]])
+    assert main(["apply", "x.npy", "two.npy", "-o", "y.npy"]) == 3
+    assert "it has pixels that float16 cannot hold" in capsys.readouterr().err
+    assert not recwarn.list
 
 
 REFUSED = {

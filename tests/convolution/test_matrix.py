@@ -239,11 +239,12 @@ def test_memory_of_a_machine_that_does_not_tell(monkeypatch):
 
 KERNEL = np.ones((3, 3))
 NAN = np.array([[1.0, np.nan]])
+MASKED = np.ma.array(KERNEL, mask=np.eye(3))
 
 MATRIX_CASES = {
     "complex kernel": ({"kernel": KERNEL * 1j}, TypeError, r"kernel must hold real numbers, got"),
     "object kernel": ({"kernel": KERNEL.astype(object)}, TypeError, r"kernel must hold real"),
-    "masked kernel": ({"kernel": np.ma.array(KERNEL)}, TypeError, r"kernel must not be a masked"),
+    "masked kernel": ({"kernel": MASKED}, TypeError, r"kernel must not be masked, got a mask"),
     "a line": ({"kernel": [1, 2]}, ValueError, r"kernel must have 2 dimensions, .* shape \(2,\)"),
     "NaN": ({"kernel": NAN}, ValueError, r"kernel must be finite, got nan at index \(0, 1\)"),
     "one size": (

@@ -126,7 +126,7 @@ CASES = {
     "masked": (
         {"image": np.ma.masked_less(IMAGE, 1)},
         TypeError,
-        r"image must not be a masked array, .* shift \.data and \.mask apart",
+        r"image must not be masked, .* shift \.data and \.mask apart",
     ),
     "out of another shape": (
         {"out": np.zeros((5, 4))},
@@ -152,3 +152,49 @@ def test_refusals(case):
     arguments = {"image": IMAGE, "shift": (1, 1), **changes}
     with pytest.raises(error, match=message):
         circshift(arguments.pop("image"), arguments.pop("shift"), **arguments)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), shape=hnp.array_shapes(min_dims=1, max_dims=4, max_side=5))
+def test_axes_are_those_of_numpy(data, shape):
+    image = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    axis = st.integers(-len(shape), len(shape) - 1)
+    axes = data.draw(axis | st.lists(axis, max_size=4).map(tuple))
+    assert_array_equal(fftshift(image, axes), np.fft.fftshift(image, axes))
+    assert_array_equal(ifftshift(image, axes=axes), np.fft.ifftshift(image, axes))
+    count = len(axes) if isinstance(axes, tuple) else 1
+    shift = data.draw(st.lists(st.integers(-9, 9), min_size=count, max_size=count).map(tuple))
+    assert_array_equal(circshift(image, shift, axis=axes), np.roll(image, shift, axes))
+    assert_array_equal(circshift(image, -3, axis=axes), np.roll(image, -3, axes))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "u2", "i8", "c16", "M8[s]", "i2,f4"])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_byte_orders_of_image_and_out(dtype, layout, rng):
+    native = images(rng, (5, 7), dtype)
+    orders = [np.dtype(dtype).newbyteorder(sign) for sign in "<>"]
+    for order_of_image in orders:
+        image = np.asarray(native.astype(order_of_image), order=layout)
+        for order in orders:
+            out = np.empty((5, 7), order)
+            assert circshift(image, (2, -3), out=out) is out
+            assert_array_equal(out.astype(native.dtype), np.roll(native, (2, -3), (0, 1)))
+            fftshift(image, out=out)
+            assert_array_equal(out.astype(native.dtype), np.fft.fftshift(native))
+
+
+@pytest.mark.parametrize("axis", [2, -3, "rows", 1.0, True, (0, 2), None])
+def test_axes_that_there_are_not(axis):
+    with pytest.raises(ValueError, match=r"axes must be axes of an array of 2 dimensions, got"):
+        fftshift(IMAGE, [axis])
+    with pytest.raises(ValueError, match=r"axis must be axes of an array of 2 dimensions, got"):
+        circshift(IMAGE, 1, axis=(axis,))
+
+
+def test_a_shift_for_each_axis():
+    with pytest.raises(
+        ValueError, match=r"shift must be an integer for each axis that is named, got \(1, 2\)"
+    ):
+        circshift(IMAGE, (1, 2), axis=0)
+    with pytest.raises(ValueError, match=r"image must have at least 1 dimension, got shape \(\)"):
+        circshift(3.0, 1, axis=())

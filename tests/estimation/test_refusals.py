@@ -32,7 +32,7 @@ CASES = {
     "masked source": (
         {"source": np.ma.masked_less(IMAGE, 0.5)},
         TypeError,
-        r"source must not be a masked array, .* fill it \(numpy\.ma\.filled\), or crop",
+        r"source must not be masked, got .* set at \d+ pixels .*; crop to .*method='lad'",
     ),
     "colour without channel_axis": (
         {"source": np.zeros((20, 30, 3))},
@@ -99,7 +99,7 @@ CASES = {
     "NaN in the source": (
         {"source": NAN},
         ValueError,
-        r"source must be finite, got nan at index \(7, 9\); replace or crop such pixels",
+        r"source must be finite, got nan at index \(7, 9\); crop to where all pixels are",
     ),
     "infinity in the result": (
         {"result": np.where(np.isnan(NAN), -np.inf, IMAGE), "boundary": "zero"},

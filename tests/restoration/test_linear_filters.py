@@ -207,7 +207,7 @@ def test_gcv_is_nearly_the_best_balance(name, psf, boundary, rng):
 
 def test_gcv_of_binned_ratios_is_that_of_all_frequencies(rng):
     psf = gaussian(7, 1.2)
-    scene = np.kron(rng.random((8, 10)), np.ones((8, 8))) * 100
+    scene = np.kron(rng.random((9, 11)), np.ones((7, 7))) * 100
     h = spectrum(psf, scene.shape)
     y = fft.ifft2(h * fft.fft2(scene)).real + rng.standard_normal(scene.shape)
     laplacian = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]])
@@ -422,9 +422,10 @@ def test_seams_are_small_beside_the_error(psf, rng, tmp_path):
     source = np.memmap(tmp_path / "image", np.float64, "w+", shape=scene.shape)
     source[:] = blurred
     out = np.memmap(tmp_path / "out", np.float64, "w+", shape=scene.shape)
-    runs = [(richardson_lucy, {"num_iter": 30, "acceleration": False})]
+    runs = [(richardson_lucy, {"num_iter": 30, "acceleration": False, "noise": None})]
     if (psf > 0).all():  # what a PSF takes away altogether rings further than any halo
-        runs.append((wiener, {"balance": gcv_balance(blurred, psf)}))
+        balance = gcv_balance(blurred, psf)
+        runs.append((wiener, {"balance": balance, "boundary": "symmetric"}))
     for restore, options in runs:
         whole = restore(blurred, psf, **options)
         error = np.sqrt(np.square(whole - scene).mean())
@@ -494,7 +495,7 @@ CASES = {
     "unknown border": (
         {"boundary": "zero"},
         ValueError,
-        r"boundary must be one of 'circular', 'symmetric', 'edge_taper', 'unknown', got 'zero'",
+        r"boundary must be one of .*'circular', 'symmetric', 'edge_taper', 'unknown', got 'zero'",
     ),
     "reflect": ({"boundary": "reflect"}, ValueError, r"say 'symmetric'"),
     "nan and an unknown border": (

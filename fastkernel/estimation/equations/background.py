@@ -32,6 +32,7 @@ from fastkernel._typing import AnyArray, Boundary, FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.equations.sweeps import BLOCK_SHAPE
+from fastkernel.estimation.polynomial import polynomial_image, scaled, values_of
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -46,11 +47,6 @@ def terms_of(degree: int) -> tuple[list[int], list[int]]:
     """Return the degrees along rows and along columns of the terms of one total degree."""
     pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     return [i for i, _ in pairs], [j for _, j in pairs]
-
-
-def _scaled(place: FloatArray, length: int) -> FloatArray:
-    """Return places of a line of ``length`` pixels on the scale from -1 to 1."""
-    return (2 * place - (length - 1)) / max(length - 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,7 @@ def _axis(n: int, k: int, degree: int) -> _Axis:
     length, first, last = n + k - 1, k - 1, max(n, k - 1)
     place = np.arange(float(length))
     core = (place >= first) & (place < last)
-    weights = np.where(core[:, None], legvander(_scaled(place, n), degree), 0.0).T
+    weights = np.where(core[:, None], legvander(scaled(place, n), degree), 0.0).T
     nodes = np.linspace(-1.0, 1.0, degree + 1) if degree else np.zeros(1)
     shifts = 2.0 * np.arange(k) / max(n - 1, 1)
     shifted = legvander(nodes[:, None] - shifts, degree)
@@ -90,7 +86,7 @@ def _axis(n: int, k: int, degree: int) -> _Axis:
     ).reshape(degree + 1, k, degree + 1)
     rim = np.flatnonzero(~core)
     offset = place[rim, None] - np.arange(k)
-    beyond = legvander(_scaled(offset, n), degree)
+    beyond = legvander(scaled(offset, n), degree)
     beyond[(offset < 0) | (offset >= n)] = 0
     places = np.full(length, -1)
     places[rim] = degree + 1 + np.arange(rim.size)
@@ -292,11 +288,6 @@ def background_sums_of(
     return [background_sums(pair, kernel_shape, degree, workers) for pair in pairs]
 
 
-def values_of(length: int, degree: int) -> FloatArray:
-    """Return the polynomials at every pixel of a line, (length, degree + 1)."""
-    return np.asarray(legvander(_scaled(np.arange(float(length)), length), degree))
-
-
 def eliminate(equations: NormalEquations, backgrounds: Sequence[BackgroundSums]) -> NormalEquations:
     r"""Return the equations of the kernel alone, each pair's best background taken for granted.
 
@@ -364,8 +355,8 @@ def background_of(sums: BackgroundSums, kernel: FloatArray) -> float | FloatArra
     -------
     float or (degree + 1, degree + 1) float64 array
         The constant; or the coefficients, in result units, of :math:`P_i(\rho) P_j(\gamma)`, 0
-        where ``i + j`` is more than the degree (see `BackgroundSums`). `background_image`, or
-        NumPy's ``leggrid2d`` on the scaled rows and columns, evaluates them.
+        where ``i + j`` is more than the degree (see `BackgroundSums`). `background_image`
+        evaluates them over the fitted pixels, `polynomial_image` anywhere.
     """
     return as_background(sums, coefficients_of(sums, kernel))
 
@@ -391,6 +382,4 @@ def background_image(background: float | FloatArray, window_shape: Shape) -> Flo
     array([[2., 3., 4.],
            [6., 7., 8.]])
     """
-    matrix = np.atleast_2d(np.asarray(background, float))
-    rows, cols = (values_of(n, len(matrix) - 1) for n in window_shape)
-    return np.asarray(rows @ matrix @ cols.T)
+    return polynomial_image(background, window_shape, (0, 0), window_shape)

@@ -3,6 +3,8 @@
 Sums add up in the order of the jobs, so the number of workers does not change a bit of them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from fastkernel._images.borders import load
-from fastkernel._images.checks import as_kernel_shape, as_workers
+from fastkernel._images.checks import as_callback, as_kernel_shape, as_workers
 from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._loops import rims
 from fastkernel._machine.run import Run
-from fastkernel._typing import FloatArray, Images, Progress, Shape
+from fastkernel._typing import Background, Border, Engine, FloatArray, Images, Progress, Shape
 from fastkernel.estimation.equations.background import (
     BackgroundSums,
     background_sums_of,
@@ -174,12 +176,12 @@ def equations_of(
 def normal_equations(
     source: Images,
     result: Images,
-    kernel_shape: Shape,
+    kernel_shape: Shape | int,
     *,
-    boundary: str | None = None,
-    background: str | int | None = None,
+    boundary: Border | None = None,
+    background: Background | None = None,
     channel_axis: int | None = None,
-    engine: str = "auto",
+    engine: Engine = "auto",
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> NormalEquations:
@@ -242,4 +244,4 @@ def normal_equations(
     pairs = problem.pairs()
     chosen = as_engine(engine, pairs)
     backgrounds = background_sums_of(pairs, shape, problem.background, threads)
-    return equations_of(pairs, shape, Run(threads, callback), chosen, backgrounds)
+    return equations_of(pairs, shape, Run(threads, as_callback(callback)), chosen, backgrounds)

@@ -1,18 +1,23 @@
 """Normal equations of a kernel fit: a value that adds, crops, keeps and solves."""
 
+from __future__ import annotations
+
+import io
 import math
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from fastkernel._images.checks import as_kernel_shape
-from fastkernel._typing import FloatArray, Progress, Shape
+from fastkernel._images.checks import as_callback, as_kernel_shape
+from fastkernel._typing import FloatArray, LstsqSolver, Progress, Ridge, Shape, Symmetry
 from fastkernel.estimation.fit import KernelFit, fit_of
-from fastkernel.estimation.solvers.options import Ridge, SolverOptions
+from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.solution import System
 from fastkernel.estimation.solvers.solve import solve
 
@@ -20,9 +25,26 @@ _EPS = float(np.finfo(np.float64).eps)
 _FIELDS = ("gram", "moments", "energy", "n_pixels", "kernel_shape")
 # Files of version 0.1 do not have these.
 _LATER_FIELDS = ("background_terms", "background_energy")
+# What comes of bytes that are no archive, an archive of something else, or a damaged one.
+_NO_ARCHIVE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class NormalEquations:
     """All that a least-squares fit of a kernel needs to know about its pixels.
 
@@ -55,8 +77,16 @@ class NormalEquations:
     background_terms: int = 0
     background_energy: float = 0.0
 
+    def __repr__(self) -> str:
+        # A Gram matrix would fill the screen.
+        backgrounds = f", background_terms={self.background_terms}" * (self.background_terms > 0)
+        return (
+            f"{type(self).__name__}(kernel_shape={self.kernel_shape}, n_pixels={self.n_pixels}"
+            f"{backgrounds}, energy={self.energy:.6g})"
+        )
+
     @classmethod
-    def zero(cls, kernel_shape: Shape) -> Self:
+    def zero(cls, kernel_shape: Shape | int) -> Self:
         """Return the equations of no pixels, which change nothing when added."""
         shape = as_kernel_shape(kernel_shape)
         taps = math.prod(shape)
@@ -81,7 +111,11 @@ class NormalEquations:
             self.background_energy + other.background_energy,
         )
 
-    def crop(self, kernel_shape: Shape) -> Self:
+    def __radd__(self, other: int, /) -> Self:
+        # `sum` begins with 0.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def crop(self, kernel_shape: Shape | int) -> Self:
         """Return the equations of a smaller kernel over the same pixels.
 
         Parameters
@@ -121,11 +155,11 @@ class NormalEquations:
     def solve(
         self,
         *,
-        solver: str = "auto",
+        solver: LstsqSolver = "auto",
         ridge: Ridge = 0.0,
         nonnegative: bool = False,
         unit_sum: bool = False,
-        symmetric: str | None = None,
+        symmetric: Symmetry | None = None,
         separable: bool = False,
         step: float | None = None,
         num_iter: int | None = None,
@@ -220,7 +254,7 @@ class NormalEquations:
             tol=tol,
         )
         system = self.system
-        found = solve(system, options, callback)
+        found = solve(system, options, as_callback(callback))
         energy = system.residual_energy(found.taps)
         return fit_of(found, energy, self.n_pixels, method="lstsq", equations=self)
 
@@ -280,28 +314,52 @@ class NormalEquations:
         ValueError
             If it does not hold normal equations.
         """
+        # Read first: what fails from here on is the fault of the bytes, not of the disk.
+        content = io.BytesIO(Path(path).read_bytes())
         try:
-            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with np.load(content, allow_pickle=False) as file:
                 found = {name: file[name] for name in _FIELDS}
-                later = {name: file[name] for name in _LATER_FIELDS if name in file}
-            shape = as_kernel_shape(tuple(found["kernel_shape"]))
-            taps = shape[0] * shape[1]
-            gram, moments = found["gram"], found["moments"]
-            if gram.shape != (taps, taps) or moments.shape != (taps,):
-                msg = f"arrays of shapes {gram.shape} and {moments.shape} for kernel {shape}"
-                raise ValueError(msg)
-            if gram.dtype != np.float64 or moments.dtype != np.float64:
-                msg = f"arrays of {gram.dtype} and {moments.dtype}, not float64"
-                raise ValueError(msg)
-            return cls(
-                gram,
-                moments,
-                float(found["energy"]),
-                int(found["n_pixels"]),
-                shape,
-                int(later.get("background_terms", 0)),
-                float(later.get("background_energy", 0.0)),
-            )
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as reason:
+                found |= {name: file[name] for name in _LATER_FIELDS if name in file}
+            return cls(**_checked(found))
+        except _NO_ARCHIVE as reason:
             msg = f"{str(path)!r} does not hold normal equations saved by fastkernel: {reason}"
             raise ValueError(msg) from reason
+
+
+def _checked(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the fields of a file as `NormalEquations` takes them, or raise ValueError."""
+    rows, cols = as_kernel_shape(tuple(found["kernel_shape"]))
+    taps, gram, moments = rows * cols, found["gram"], found["moments"]
+    if gram.shape != (taps, taps) or moments.shape != (taps,):
+        msg = f"arrays of shapes {gram.shape} and {moments.shape} for kernel {(rows, cols)}"
+        raise ValueError(msg)
+    if gram.dtype != np.float64 or moments.dtype != np.float64:
+        msg = f"arrays of {gram.dtype} and {moments.dtype}, not float64"
+        raise ValueError(msg)
+    if not (np.isfinite(gram).all() and np.isfinite(moments).all()):
+        msg = "gram or moments are not finite"
+        raise ValueError(msg)
+    if not np.array_equal(gram, gram.T) or (np.diag(gram) < 0).any():
+        msg = "gram is no sum of squares: it must be symmetric, its diagonal not negative"
+        raise ValueError(msg)
+    numbers: dict[str, Any] = {}
+    for name in ("energy", "background_energy"):
+        numbers[name] = float(_single(found, name, "iuf"))
+        if not 0 <= numbers[name] < math.inf:
+            msg = f"{name} is {numbers[name]}, no sum of squares"
+            raise ValueError(msg)
+    for name in ("n_pixels", "background_terms"):
+        numbers[name] = int(_single(found, name, "iu"))
+        if numbers[name] < 0:
+            msg = f"{name} is {numbers[name]}, a count"
+            raise ValueError(msg)
+    return {"gram": gram, "moments": moments, "kernel_shape": (rows, cols), **numbers}
+
+
+def _single(found: dict[str, np.ndarray], name: str, kinds: str) -> np.ndarray:
+    """Return a field that holds one number, 0 if a file of an earlier version lacks it."""
+    value = found.get(name, np.zeros((), np.int64))
+    if value.shape != () or value.dtype.kind not in kinds:
+        msg = f"{name} is an array of shape {value.shape} and dtype {value.dtype}, not one number"
+        raise ValueError(msg)
+    return value

@@ -15,8 +15,9 @@ from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel.estimation.equations.background import BackgroundSums, terms_of, values_of
+from fastkernel.estimation.equations.background import BackgroundSums, terms_of
 from fastkernel.estimation.equations.sweeps import View, each_pair, sweep
+from fastkernel.estimation.polynomial import values_of
 
 
 def residual_moments(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> tuple[FloatArray, float]:

@@ -1,10 +1,12 @@
 """Inverse kernels: what a convolution is to be convolved with, to be undone."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from fastkernel._images.checks import (
     as_boundary,
+    as_callback,
     as_choice,
     as_count,
     as_image,
@@ -20,9 +23,22 @@ from fastkernel._images.checks import (
     as_workers,
     refuse_non_finite,
 )
-from fastkernel._typing import Boundary, FloatArray, Progress, Shape
+from fastkernel._typing import (
+    Border,
+    Boundary,
+    FloatArray,
+    InverseMethod,
+    InverseSolver,
+    Progress,
+    Shape,
+)
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.display import fact_table, iterations_fact, plot_inverse
+from fastkernel.estimation.display import (
+    answer_html,
+    answer_text,
+    iterations_fact,
+    plot_inverse,
+)
 from fastkernel.estimation.inverse.inverse_methods import (
     DESCENTS,
     Limits,
@@ -38,14 +54,14 @@ from fastkernel.estimation.solvers.options import as_step
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METHODS = ("lstsq", "matrix", "fft")
-SOLVERS = ("auto", "cholesky", "conjugate_gradients", *DESCENTS)
+METHODS: tuple[InverseMethod, ...] = get_args(InverseMethod)
+SOLVERS: tuple[InverseSolver, ...] = get_args(InverseSolver)
 
 # Taps all below it are taken for zero: their inverse need not be finite.
 _LEAST = 1e-300
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InverseFit:
     """An inverse kernel, and how far to believe it.
 
@@ -93,19 +109,21 @@ class InverseFit:
     smallest_frequency: tuple[float, float]
     method: str
     solver: str
-    deviation: FloatArray = field(repr=False)
+    deviation: FloatArray
     num_iter: int = 0
     converged: bool = True
-    history: Mapping[str, FloatArray] | None = field(default=None, repr=False)
-    operator: LinearOperator | None = field(default=None, repr=False)
+    history: Mapping[str, FloatArray] | None = None
+    operator: LinearOperator | None = None
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Draw the inverse beside the deviation of its convolution from a single 1.
 
         Returns
         -------
         matplotlib.figure.Figure
-            Belongs to no window: show it in a notebook, or call its ``savefig``.
+            Belongs to no window: a notebook shows it where it is the value of a cell; elsewhere
+            call its ``savefig``. Where taps of very different size matter its colours are
+            logarithmic, which a line above them says.
 
         Raises
         ------
@@ -114,33 +132,40 @@ class InverseFit:
         """
         return plot_inverse(self)
 
-    def _repr_html_(self) -> str:
+    def _facts(self) -> dict[str, str]:
         frequency = "({:.3f}, {:.3f})".format(*self.smallest_frequency)
         exact = "" if self.smallest_gain else ": no inverse is exact"
+        end = "converged" if self.converged else "not converged"
         facts = {
             "inverse": "{}×{}".format(*self.kernel.shape),
-            "method": f"{self.method}, {self.solver}",
+            "method": f"{self.method}, {self.solver}, {end}",
             "delay": "{} rows, {} columns".format(*self.delay),
             "largest deviation": f"{self.max_deviation:.3g}",
             "residual": f"{self.residual:.3g}",
             "noise gain": f"{self.noise_gain:.3g}",
             "smallest gain": f"{self.smallest_gain:.3g} at frequency {frequency}{exact}",
         }
-        return fact_table(facts | iterations_fact(self.num_iter, self.converged))
+        return facts | iterations_fact(self.num_iter, self.converged)
+
+    def __repr__(self) -> str:
+        return answer_text("InverseFit", self._facts(), self.kernel)
+
+    def _repr_html_(self) -> str:
+        return answer_html(self._facts(), self.kernel, plot_inverse, self)
 
 
 def inverse_kernel(
     kernel: ArrayLike,
     shape: Shape | int,
     *,
-    method: str = "lstsq",
-    solver: str = "auto",
+    method: InverseMethod = "lstsq",
+    solver: InverseSolver = "auto",
     ridge: float = 0.0,
     delay: Shape | None = None,
     step: float | None = None,
     num_iter: int | None = None,
     tol: float | None = None,
-    boundary: str = "zero",
+    boundary: Border = "zero",
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> InverseFit:
@@ -290,7 +315,7 @@ def inverse_kernel(
     limits = Limits(
         None if num_iter is None else as_count(num_iter, "num_iter"),
         None if tol is None else as_penalty(tol, "tol"),
-        callback,
+        as_callback(callback),
     )
     taps = np.ascontiguousarray(given, np.float64)
     largest = float(np.abs(taps).max())

@@ -3,19 +3,20 @@
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy import fft, linalg
+from scipy import fft
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from fastkernel._images.checks import refuse_beyond_memory
 from fastkernel._images.windows import centre, window_of_mode
 from fastkernel._loops import conjugate as loops
 from fastkernel._loops.descent import scale_spectrum
+from fastkernel._machine import lapack
 from fastkernel._machine.fft import borrowed_tile_transforms
+from fastkernel._machine.kept import kept_property
 from fastkernel._typing import Boundary, FloatArray, Progress, Shape
 from fastkernel.convolution.convolution_engines import Correlation, Plane
 from fastkernel.convolution.convolve import as_taps, convolved
@@ -125,14 +126,14 @@ class Problem:
         """Return half the squared residual, and the ridge's share."""
         return 0.5 * (_dot(left, left) + self.ridge * _dot(taps, taps))
 
-    @cached_property
+    @kept_property
     def lags(self) -> FloatArray:
         """Autocorrelation of the kernel, (2m - 1, 2n - 1) float64, lag 0 in the middle."""
         m, n = self.kernel.shape
         window = window_of_mode("full", (m, n), (m, n), None)
         return convolved(self.kernel, self.kernel[::-1, ::-1], window, self.workers)
 
-    @cached_property
+    @kept_property
     def gram(self) -> FloatArray:
         """The normal equations, (p * q, p * q) float64, without the ridge."""
         (p, q), (m, n) = self.shape, self.kernel.shape
@@ -148,12 +149,12 @@ class Problem:
         blocks = by_lag[rows[:, None, :, None], cols[None, :, None, :]]
         return np.asarray(blocks.reshape(p * q, p * q))
 
-    @cached_property
+    @kept_property
     def factor(self) -> Factor:
         """Factor of the normal equations with the ridge; SingularFitError where there is none."""
         return factorise(self.gram, self.ridge)
 
-    @cached_property
+    @kept_property
     def eigenvalues(self) -> FloatArray:
         """Of the circulant matrix nearest to the normal equations, (rows, cols // 2 + 1) float64.
 
@@ -313,7 +314,7 @@ def best_delay(problem: Problem) -> Shape:
         margins = [(k - 1, k - 1) for k in problem.shape]
         patches = sliding_window_view(np.pad(problem.kernel, margins), problem.shape)
         moments = patches[:, :, ::-1, ::-1].reshape(-1, size).T
-        factored = linalg.solve_triangular(problem.factor.lower, moments, lower=True)
+        factored = lapack.solve_lower(problem.factor.lower, moments)
         return _most((factored**2).sum(axis=0).reshape(outputs))
     largest = float(np.abs(fft.rfft2(problem.kernel, outputs)).max()) ** 2
     candidates = [centre(outputs)]
@@ -411,7 +412,7 @@ def by_matrix(
             )
             raise ValueError(msg)
         matrix = convolution_matrix(kernel, (p, q), "same", rule, format="dense")
-        left, values, right = linalg.svd(matrix)
+        left, values, right = lapack.singular_values(matrix)
         cut = p * q * _EPS * float(values[0])
         inverse = (right.T * _inverted(values, problem.ridge, cut)) @ left.T / scale
         operator = aslinearoperator(inverse)

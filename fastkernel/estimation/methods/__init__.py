@@ -9,15 +9,18 @@ Comes in: a `Problem`, the options, a `Run`. Goes out: a `KernelFit`. May import
 `solvers`, `fit`, `problem`, and every floor below.
 """
 
-import importlib
 from functools import cache
 from types import ModuleType
+from typing import get_args
+
+from fastkernel import _imported
+from fastkernel._typing import Method
 
 # A method is imported when it is asked for: least squares need not wait for the others.
-METHODS = ("lstsq", "fft", "lad", "richardson_lucy")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @cache
 def method_of(name: str) -> ModuleType:
     """Return the module of a method."""
-    return importlib.import_module(f"fastkernel.estimation.methods.{name}")
+    return _imported(f"estimation.methods.{name}")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from fastkernel._loops import spectra as loops
 from fastkernel._machine import image_transforms as transforms
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, split
-from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
+from fastkernel._typing import AnyArray, FloatArray, Norm, Progress, Shape
 from fastkernel.convolution.convolve import convolved
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit, fit_of
@@ -73,7 +73,7 @@ class Options:
         taper = 0.0 if self.taper is None else as_fraction(self.taper, "taper", 0.5)
         object.__setattr__(self, "taper", taper)
         if self.normalize is not None:
-            as_choice(self.normalize, "normalize", ("max", "sum"))
+            as_choice(self.normalize, "normalize", get_args(Norm))
         if self.cutoff is not None:
             object.__setattr__(self, "cutoff", as_fraction(self.cutoff, "cutoff", 1.0))
 
@@ -91,7 +91,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     ----------
     problem : Problem
         Images of one shape. Its ``kernel_shape`` is cropped around the origin; None keeps all
-        (m, n) taps, the origin at ``(m // 2, n // 2)`` as `fftshift` puts it.
+        (m, n) taps, the origin at ``((m - 1) // 2, (n - 1) // 2)`` as every other kernel's.
     options : Options
         Guard, taper, scale and cutoff.
     run : Run
@@ -151,7 +151,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     whole = problem.kernel_shape is None
     shape = frame if whole else problem.shape
     windows = [window_of_pair(x, y, shape, None) for x, y in pairs]
-    row, col = (frame[0] // 2, frame[1] // 2) if whole else centre(shape)
+    row, col = centre(shape)
 
     kernel = np.empty(shape)
     energy, condition = _divide(pairs, options, kernel, (-row, -col), run)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 from scipy import optimize
@@ -14,7 +14,7 @@ from fastkernel._images.checks import as_choice, as_count, as_penalty, refuse_no
 from fastkernel._images.pairs import held, used_images
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import wait_for
-from fastkernel._typing import FloatArray, Progress
+from fastkernel._typing import FloatArray, LadSolver, Progress
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.gathering import equations_of
 from fastkernel.estimation.fit import KernelFit, fit_of
@@ -34,7 +34,7 @@ from fastkernel.estimation.solvers.solution import Solution
 
 _EPS = float(np.finfo(np.float64).eps)
 
-SOLVERS = ("auto", "linear_programming", "reweighted")
+SOLVERS: tuple[LadSolver, ...] = get_args(LadSolver)
 
 _NUM_ITER, _TOL = 200, 1e-12
 

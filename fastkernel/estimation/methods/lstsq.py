@@ -24,7 +24,7 @@ from fastkernel.estimation.equations.residual import (
     residual_moments_by_transforms,
 )
 from fastkernel.estimation.equations.unformed import UnformedEquations, unformed_equations
-from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.fit import Fitted, KernelFit, fit_of
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.conjugate_gradients import (
     condition_number,
@@ -95,6 +95,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         method="lstsq",
         equations=equations,
         background=(found[0] if len(found) == 1 else np.array(found)) if found else None,
+        fitted=[Fitted(pair.source.shape, pair.window) for pair in pairs] if found else (),
     )
 
 

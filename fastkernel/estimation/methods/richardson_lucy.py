@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastkernel._images.borders import load
-from fastkernel._images.checks import as_count, as_penalty, refuse_non_finite
+from fastkernel._images.checks import as_count, as_flag, as_penalty, refuse_non_finite
 from fastkernel._images.pairs import Pair, held, used_images
 from fastkernel._loops import ratios, stencil
 from fastkernel._machine.fft import borrowed_tile_transforms
@@ -264,6 +264,8 @@ class Options:
     acceleration: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("nonnegative", "acceleration"):
+            object.__setattr__(self, name, as_flag(getattr(self, name), name))
         if self.num_iter is not None:
             object.__setattr__(self, "num_iter", as_count(self.num_iter, "num_iter"))
         if self.tol is not None:

@@ -137,9 +137,10 @@ def condition_number(operator: Operator) -> float:
     eigenvalues = operator.eigenvalues + operator.ridge
     largest, least = float(eigenvalues.max()), min(float(eigenvalues.min()), quotient)
     if not least > start.size * _EPS * largest:
+        found = f"{largest / least:.1e}" if least > 0 else "infinity"
         msg = (
-            "the images do not determine the kernel: the source does not tell all of its "
-            f"{start.size} taps apart. {_HELP}"
+            "the images do not determine the kernel: its equations are too close to singular, "
+            f"with a condition number of {found} for {start.size} taps. {_HELP}"
         )
         raise SingularFitError(msg)
     return largest / least

@@ -5,6 +5,7 @@ sum to rounding.
 """
 
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +14,15 @@ from scipy import linalg, sparse
 
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.solvers.direct import Factor, factorise
+from fastkernel.estimation.solvers.direct import Factor, factorise, why_singular
+from fastkernel.estimation.solvers.interior_point import approach, refuse_many_minima
 
 _EPS = float(np.finfo(np.float64).eps)
 
 # Full exchanges of the active set that may fail to shrink what is wrong with it.
 _PATIENCE = 3
+# Exchanges of single taps, and the gap that interior-point steps must reach: none is to take long.
+_MAX_EXCHANGES, _GAP = 100, 1e-10
 
 _QUARTERS = {"even": (0, 2), "rotation": (0, 1, 2, 3)}
 
@@ -177,7 +181,8 @@ def minimise_nonnegative(
 
     Taps of the wrong sign are exchanged, all at once as long as that shrinks their number [3]_,
     then one at a time, by which the objective falls with every exchange: that ends, at the
-    minimum [1]_ [2]_. Parameters as in `minimise`.
+    minimum [1]_ [2]_. Where the matrix is singular, or that takes long, interior-point steps go
+    to the minimum first, which must then be the only one. Parameters as in `minimise`.
 
     References
     ----------
@@ -190,14 +195,43 @@ def minimise_nonnegative(
        Math. Comp. 63 (1994) 625-643.
     """
     problem = _ActiveSet(matrix, moments, normal)
-    free, found = _exchanged(problem)
-    # A start that keeps the constraints, from which every step leads down.
-    taps = np.maximum(found.taps, 0.0)
+    guess = _exchanged(problem)
+    if guess is not None:
+        # A start that keeps the constraints, from which every step leads down.
+        free, found = guess
+        exact = _exchanged_singly(problem, free, found, np.maximum(found.taps, 0.0))
+        if exact is not None:
+            return exact
+    why = "" if guess is not None else why_singular(matrix)
+    if not np.diag(matrix).max() > 0:
+        raise SingularFitError(why)
+    near = approach(matrix, moments, normal)
+    if not near.gap < _GAP:
+        raise SingularFitError(why or why_singular(matrix))
+    if guess is None:
+        refuse_many_minima(matrix, moments, normal, why)
+    free = near.taps > near.pulls
+    taps = np.where(free, near.taps, 0.0)
+    exact = None
+    # The minimum is known even where what it rests on has no factor.
+    with suppress(SingularFitError):
+        exact = _exchanged_singly(problem, free.copy(), problem.solve(free), taps)
+    if exact is not None:
+        return exact
     if normal is not None:
         taps /= normal @ taps
-    refused = np.zeros(len(moments), np.bool_)
-    while True:
-        while (found.taps[free] < 0).any():
+    return Found(taps, Factor(np.zeros((0, 0)), math.inf, np.zeros((len(taps), 0))))
+
+
+def _exchanged_singly(
+    problem: _ActiveSet, free: NDArray[np.bool_], found: Found, taps: FloatArray
+) -> Found | None:
+    """Go down to the minimum from taps that are not negative; None if it takes too long."""
+    if problem.normal is not None:
+        taps /= problem.normal @ taps
+    refused = np.zeros(len(taps), np.bool_)
+    for _ in range(_MAX_EXCHANGES):
+        if (found.taps[free] < 0).any():
             wrong = free & (found.taps < 0)
             ratios = taps[wrong] / (taps[wrong] - found.taps[wrong])
             taps = taps + float(ratios.min()) * (found.taps - taps)
@@ -205,25 +239,29 @@ def minimise_nonnegative(
             free[np.flatnonzero(wrong)[int(ratios.argmin())]] = False
             taps = np.where(free, np.maximum(taps, 0.0), 0.0)
             found = problem.solve(free)
+            continue
         taps = found.taps
-        while True:
-            pull = problem.pull(taps, free)
-            pull[refused] = -math.inf
-            best = int(np.argmax(pull))
-            if not pull[best] > 0:
-                return found
-            free[best] = True
-            tried = problem.solve(free)
-            if tried.taps[best] > 0:
-                break
+        pull = problem.pull(taps, free)
+        pull[refused] = -math.inf
+        best = int(np.argmax(pull))
+        if not pull[best] > 0:
+            return found
+        free[best] = True
+        tried = problem.solve(free)
+        if tried.taps[best] > 0:
+            refused[:] = False
+            found = tried
+        else:
             # Only rounding pulled it.
             free[best], refused[best] = False, True
-        refused[:] = False
-        found = tried
+    return None
 
 
-def _exchanged(problem: _ActiveSet) -> tuple[NDArray[np.bool_], Found]:
-    """Return a guess at the free taps, the one with the fewest wrong taps that was met."""
+def _exchanged(problem: _ActiveSet) -> tuple[NDArray[np.bool_], Found] | None:
+    """Return a guess at the free taps, the one with the fewest wrong taps that was met.
+
+    None where the whole matrix is singular.
+    """
     n = len(problem.moments)
     free, fewest, patience = np.ones(n, np.bool_), n + 1, _PATIENCE
     best = None
@@ -239,11 +277,4 @@ def _exchanged(problem: _ActiveSet) -> tuple[NDArray[np.bool_], Found]:
         else:
             patience -= 1
         free = free ^ wrong
-    if best is not None:
-        return best
-    # The whole matrix is singular: begin with no tap, or with the best single one.
-    free = np.zeros(n, np.bool_)
-    if problem.normal is not None:
-        alone = np.diag(problem.matrix) / (2 * problem.normal**2)
-        free[int(np.argmin(alone - problem.moments / problem.normal))] = True
-    return free, problem.solve(free)
+    return best

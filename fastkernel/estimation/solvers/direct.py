@@ -5,10 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, sparse
 
+from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray
 from fastkernel.errors import SingularFitError
 
 _EPS = float(np.finfo(np.float64).eps)
+
+# What is said to those who did not ask for one.
+RIDGE_HELPS = "ridge= to prefer small taps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,10 @@ class Factor:
         """Return the diagonal of the inverse matrix, that of the taps where it has a basis."""
         if not len(self.lower):
             return np.zeros(self.basis.shape[0] if self.basis is not None else 0)
-        inverse, _ = linalg.lapack.dtrtri(self.lower, lower=1)
-        if self.basis is not None:
+        inverse = lapack.inverse_of_lower(self.lower)
+        if isinstance(self.basis, np.ndarray):
+            inverse = lapack.product(self.basis, inverse.T).T
+        elif self.basis is not None:
             inverse = (self.basis @ inverse.T).T
         return np.asarray((inverse**2).sum(axis=0))
 
@@ -76,26 +82,33 @@ def factorise(gram: FloatArray, ridge_energy: float = 0.0) -> Factor:
     """
     n = len(gram)
     matrix = gram if ridge_energy == 0 else gram + ridge_energy * np.eye(n)
-    lower, info = linalg.lapack.dpotrf(matrix, lower=1, clean=1)
+    lower, info = lapack.cholesky(matrix)
     norm = float(np.abs(matrix).sum(axis=0).max())
     reciprocal = float(linalg.lapack.dpocon(lower, norm, uplo="L")[0]) if info == 0 else 0.0
     if not reciprocal > n * _EPS:
-        raise SingularFitError(_why_singular(matrix))
+        raise SingularFitError(why_singular(matrix))
     return Factor(lower, 1.0 / reciprocal)
 
 
-def _why_singular(matrix: FloatArray) -> str:
+def why_singular(matrix: FloatArray) -> str:
+    """Say what the eigenvalues of a singular matrix tell of the source."""
     n = len(matrix)
-    eigenvalues = linalg.eigvalsh(matrix, check_finite=False)
-    rank = int((eigenvalues > least_eigenvalue(eigenvalues[-1], n)).sum())
-    if rank <= 1:
+    eigenvalues = lapack.eigenvalues(matrix)
+    least, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+    rank = int((eigenvalues > least_eigenvalue(largest, n)).sum())
+    if rank <= 1 < n or not largest > 0:
         cause = "the source is flat"
-    else:
+    elif rank < n:
         cause = f"the source tells only {rank} of its {n} taps apart"
+    else:
+        cause = (
+            "its equations are too close to singular, with a condition number of "
+            f"{largest / least:.1e}"
+        )
     return (
         f"the images do not determine the kernel: {cause}. What helps: a source with more detail "
         "(edges or noise in every direction), more images of the same kernel, a smaller "
-        "kernel_shape, or ridge= to prefer small taps"
+        f"kernel_shape, or {RIDGE_HELPS}"
     )
 
 

@@ -2,16 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, get_args
 
-from fastkernel._images.checks import as_choice, as_count, as_penalty
-from fastkernel._typing import Shape
+from fastkernel._images.checks import as_choice, as_count, as_flag, as_penalty
+from fastkernel._typing import LstsqSolver, Ridge, Shape, Symmetry
 
-Ridge: TypeAlias = float | str | tuple[str, float]
-
-SOLVERS = ("auto", "minimum_norm", "gradient_descent", "fista")
+SOLVERS: tuple[LstsqSolver, ...] = get_args(LstsqSolver)
 DESCENTS = ("gradient_descent", "fista")
-SYMMETRIES = ("even", "rotation")
+SYMMETRIES: tuple[Symmetry, ...] = get_args(Symmetry)
 
 _TOL = 1e-8
 _NUM_ITER = 5000
@@ -61,6 +59,8 @@ class SolverOptions:
     def __post_init__(self) -> None:
         as_choice(self.solver, "solver", SOLVERS)
         object.__setattr__(self, "ridge", as_ridge(self.ridge))
+        for name in ("nonnegative", "unit_sum", "separable"):
+            object.__setattr__(self, name, as_flag(getattr(self, name), name))
         if self.symmetric is not None and self.symmetric not in SYMMETRIES:
             msg = f"symmetric must be None, 'even' or 'rotation', got {self.symmetric!r}"
             raise ValueError(msg)
@@ -148,7 +148,7 @@ class SolverOptions:
 def as_ridge(value: Any) -> Ridge:
     """Return ``value`` as a penalty, or as the way to choose one."""
     if isinstance(value, str) and value == "gcv":
-        return value
+        return "gcv"
     if isinstance(value, tuple | list) and len(value) == 2 and value[0] == "smooth":
         return "smooth", as_penalty(value[1], "the penalty of ridge=('smooth', penalty)")
     if isinstance(value, str | tuple | list):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import linalg, sparse
 
+from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.solvers.direct import least_eigenvalue
 
@@ -98,7 +99,7 @@ def gcv_weight(
     .. [1] G. H. Golub, M. Heath, G. Wahba, "Generalized cross-validation as a method for choosing
        a good ridge parameter", Technometrics 21 (1979) 215-223.
     """
-    found, vectors = linalg.eigh(gram, check_finite=False)
+    found, vectors = lapack.eigenvectors(gram)
     largest = float(found[-1])
     if not largest > 0:
         return 0.0

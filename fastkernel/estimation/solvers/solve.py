@@ -3,13 +3,15 @@
 import math
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
+from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Progress
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.solvers.constraints import minimise, symmetric_basis
 from fastkernel.estimation.solvers.descents import applied, descend
 from fastkernel.estimation.solvers.direct import (
+    RIDGE_HELPS,
     Factor,
     factorise,
     least_eigenvalue,
@@ -55,15 +57,22 @@ def solve(system: System, options: SolverOptions, progress: Progress | None = No
     penalty, gram = Penalty(weight, options.smooth), system.gram
     if weight:
         gram = np.asarray(gram + penalty.matrix(shape))
-    if options.descends:
-        found = _descended(system, gram, penalty, options, progress)
-    elif options.separable:
-        found = _alternated(system, gram, penalty, options, progress)
-    elif options.solver == "minimum_norm":
-        found = _minimum_norm(system, basis)
-    else:
-        found = _direct(system, gram, basis, options)
     ridge = weight / n_pixels if options.penalty is None else options.penalty
+    try:
+        if options.descends:
+            found = _descended(system, gram, penalty, options, progress)
+        elif options.separable:
+            found = _alternated(system, gram, penalty, options, progress)
+        elif options.solver == "minimum_norm":
+            found = _minimum_norm(system, basis)
+        else:
+            found = _direct(system, gram, basis, options)
+    except SingularFitError as reason:
+        if options.penalty == 0:
+            raise
+        asked = f'the {ridge:.1e} that "gcv" chose' if options.penalty is None else f"{ridge:.1e}"
+        larger = f"a ridge= larger than {asked}"
+        raise SingularFitError(str(reason).replace(RIDGE_HELPS, larger)) from reason
     return found._replace(ridge=ridge)
 
 
@@ -126,7 +135,7 @@ def _direct(
 def _minimum_norm(system: System, basis: "sparse.csr_array | None") -> Solution:
     """Return the shortest minimiser, the condition number of what it rests on, and the rank."""
     matrix, moments = _reduced(system.gram, system.moments, basis)
-    eigenvalues, vectors = linalg.eigh(matrix, check_finite=False)
+    eigenvalues, vectors = lapack.eigenvectors(matrix)
     known = eigenvalues > least_eigenvalue(eigenvalues[-1], len(system.gram))
     values, axes = eigenvalues[known], vectors[:, known]
     taps = axes @ ((axes.T @ moments) / values)
@@ -170,8 +179,7 @@ def _determined(gram: FloatArray) -> tuple[float, int, Factor | None]:
     except SingularFitError:
         # Pivoting tells the rank at the cost of another factor; eigenvalues would take tenfold.
         least = least_eigenvalue(np.diag(gram).max(), len(gram))
-        rank = linalg.lapack.dpstrf(gram, tol=least, lower=1)[2]
-        return math.inf, int(rank), None
+        return math.inf, lapack.rank(gram, least), None
     return factor.condition_number, len(gram), factor
 
 

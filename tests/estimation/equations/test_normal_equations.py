@@ -1,6 +1,8 @@
 """The equations equal their definition bit for bit, whatever is read and however."""
 
+import contextlib
 import itertools
+import weakref
 
 import hypothesis.extra.numpy as hnp
 import naive
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastkernel import NormalEquations, normal_equations
+from fastkernel import NormalEquations, inverse_kernel, normal_equations
 
 JIT = not numba.config.DISABLE_JIT
 SIDES = range(1, 13) if JIT else range(1, 6)
@@ -308,6 +310,47 @@ def test_refuses_to_load_what_it_did_not_save(tmp_path, rng):
         NormalEquations.load(tmp_path / "missing.npz")
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"gram": np.full((4, 4), np.nan)}, "not finite"),
+        ({"moments": np.full(4, np.inf)}, "not finite"),
+        ({"gram": np.triu(np.ones((4, 4)))}, "no sum of squares"),
+        ({"gram": -np.eye(4)}, "no sum of squares"),
+        ({"n_pixels": -5}, "n_pixels is -5"),
+        ({"n_pixels": np.inf}, "n_pixels is an array"),
+        ({"background_terms": -1}, "background_terms is -1"),
+        ({"energy": -1.0}, "energy is -1.0"),
+        ({"energy": np.nan}, "energy is nan"),
+        ({"energy": np.ones(2)}, "energy is an array"),
+        ({"kernel_shape": (2.5, 2)}, "kernel_shape"),
+    ],
+)
+def test_refuses_to_load_numbers_that_no_save_wrote(tmp_path, changed, words):
+    path = tmp_path / "equations.npz"
+    fields = {"gram": np.eye(4), "moments": np.zeros(4), "energy": 0.0, "n_pixels": 1}
+    np.savez(path, **{**fields, "kernel_shape": (2, 2), **changed})
+    with pytest.raises(ValueError, match=f"does not hold normal equations.*{words}"):
+        NormalEquations.load(path)
+
+
+def test_refuses_to_load_a_damaged_file(tmp_path, rng):
+    """A byte of the archive's structure at a time; changed numbers may be taken or refused."""
+    path = tmp_path / "equations.npz"
+    normal_equations(rng.random((9, 8)), rng.random((8, 7)), 2).save(path)
+    good = path.read_bytes()
+    for place in range(0, len(good), 7):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 77]) + good[place + 1 :])
+        with contextlib.suppress(ValueError):
+            NormalEquations.load(path)
+
+
+def test_shows_itself_without_its_matrix(rng):
+    text = repr(normal_equations(rng.random((40, 40)), rng.random((32, 32)), 9))
+    assert "kernel_shape=(9, 9), n_pixels=1024, energy=" in text
+    assert len(text) < 120
+
+
 def test_refuses_to_join_different_kernels():
     with pytest.raises(ValueError, match=r"kernels \(3, 3\) and \(5, 5\)"):
         NormalEquations.zero((3, 3)) + NormalEquations.zero((5, 5))
@@ -332,3 +375,22 @@ def test_callback_counts_up_and_can_stop(rng, small_tiles):
 
     with pytest.raises(InterruptedError):
         normal_equations(image, image, (3, 3), callback=stop, workers=2)
+
+
+def test_sum_joins_equations(rng):
+    images = rng.random((3, 9, 10))
+    parts = [normal_equations(x, x, (2, 3)) for x in images]
+    got, want = sum(parts), parts[0] + parts[1] + parts[2]
+    assert_array_equal(got.gram, want.gram)
+    assert_array_equal(got.moments, want.moments)
+    assert (got.energy, got.n_pixels) == (want.energy, want.n_pixels)
+    for other in (1, 0.0, None):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other + parts[0]
+
+
+def test_answers_can_be_referred_to_weakly(rng):
+    image = rng.random((9, 10))
+    equations = normal_equations(image, image, 3)
+    for answer in (equations, equations.solve(), inverse_kernel(np.eye(3), 3, ridge=1.0)):
+        assert weakref.ref(answer)() is answer

@@ -1,0 +1,109 @@
+"""LAPACK by pointer is LAPACK by wrappers; Ctrl-C is heard meanwhile, and nothing crashes."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from fastkernel._machine import lapack
+
+
+@pytest.fixture(params=[False, True], ids=["small", "large"])
+def by_pointer(request, monkeypatch):
+    if request.param:
+        monkeypatch.setattr(lapack, "_FEW", 0)
+        monkeypatch.setattr(lapack, "_MANY", 0)
+
+
+@pytest.mark.usefixtures("by_pointer")
+@pytest.mark.parametrize("n", [1, 2, 41, 130])
+class TestSameAsWrappers:
+    def matrix(self, n):
+        rng = np.random.default_rng(n)
+        other = rng.standard_normal((n, n))
+        return other @ other.T + np.eye(n), rng
+
+    def test_cholesky(self, n):
+        matrix, _ = self.matrix(n)
+        given = matrix.copy()
+        lower, info = lapack.cholesky(matrix)
+        assert info == 0
+        assert np.array_equal(lower, linalg.cholesky(matrix, lower=True))
+        assert np.array_equal(given, matrix)
+        assert lapack.cholesky(-matrix)[1] == 1
+
+    def test_triangles(self, n):
+        matrix, rng = self.matrix(n)
+        lower, right = linalg.cholesky(matrix, lower=True), rng.standard_normal((n, 7))
+        assert np.array_equal(
+            lapack.inverse_of_lower(lower), linalg.lapack.dtrtri(lower, lower=1)[0]
+        )
+        want = linalg.solve_triangular(lower, right, lower=True)
+        assert np.array_equal(lapack.solve_lower(lower, right), want)
+
+    def test_eigenvalues(self, n):
+        matrix, _ = self.matrix(n)
+        values, vectors = linalg.eigh(matrix)
+        found = lapack.eigenvectors(matrix)
+        assert np.array_equal(found[0], values)
+        assert np.array_equal(found[1], vectors)
+        assert np.array_equal(lapack.eigenvalues(matrix), linalg.eigvalsh(matrix))
+
+    def test_singular_values(self, n):
+        _, rng = self.matrix(n)
+        given = rng.standard_normal((n, n))
+        for found, want in zip(lapack.singular_values(given), linalg.svd(given), strict=True):
+            assert np.array_equal(found, want)
+
+    def test_rank(self, n):
+        _, rng = self.matrix(n)
+        tall = rng.standard_normal((n, (n + 1) // 2))
+        assert lapack.rank(tall @ tall.T, 1e-9) == (n + 1) // 2
+
+    def test_product(self, n):
+        matrix, rng = self.matrix(n)
+        other = rng.standard_normal((n, 5))
+        assert np.array_equal(lapack.product(matrix, other), matrix @ other)
+
+
+INSIDE = """
+import sys, time
+import numpy as np
+from fastkernel._machine import lapack
+
+other = np.random.default_rng(0).standard_normal(({n}, {n}))
+matrix = other @ other.T
+print("in", flush=True)
+try:
+    lapack.{routine}(matrix)
+    print("finished", flush=True)
+except KeyboardInterrupt:
+    print(time.time(), flush=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.jit
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+@pytest.mark.parametrize(
+    ("routine", "n"), [("eigenvectors", 1800), ("singular_values", 1500), ("cholesky", 4500)]
+)
+def test_ctrl_c_is_heard_inside_and_the_process_ends_as_it_says(routine, n):
+    code = INSIDE.format(routine=routine, n=n)
+    # Pressed by another process: a thread of its own would wait for the GIL as well.
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        child.stdout.readline()
+        time.sleep(0.3)
+        pressed = time.time()
+        child.send_signal(signal.SIGINT)
+        heard = child.communicate(timeout=60)[0].strip()
+    finally:
+        child.kill()
+    assert heard != "finished", "give it more work"
+    assert float(heard) - pressed < 1
+    assert child.returncode == 7
