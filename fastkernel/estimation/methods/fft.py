@@ -26,11 +26,18 @@ from fastkernel._typing import AnyArray, FloatArray, Norm, Progress, Shape
 from fastkernel.convolution.convolve import convolved
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.methods.fft_noise import noise_power, power_of, rounding_power
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.solution import Solution
 
 _EPS = float(np.finfo(np.float64).eps)
 _FLOAT64 = np.dtype(np.float64)
+
+# A frequency whose power is less than this many times that of rounding is empty. Where more than
+# a few of the highest are, the result has what the source cannot tell (the cut edge of a stamp),
+# and the guard leaves this share of the result, as a ratio of root mean squares, unexplained.
+_EMPTY, _FEW, _LEFT = 1e4, 0.01, 3e-3
+_LADDER = np.array([10.0**k for k in range(34)])
 
 _HELP = (
     "What helps: a source with more detail (edges or noise in every direction), or more images "
@@ -307,6 +314,29 @@ class _Quotient:
             loops.add_products(*spectra, cross, power)
         return cross, power
 
+    def left_by(
+        self,
+        ladder: FloatArray,
+        spectra: Sequence[AnyArray],
+        columns: slice,
+        scratch: Scratch,  # noqa: ARG002
+    ) -> FloatArray:
+        """Return the energy that guards leave unexplained, the last pair among the others."""
+        source, result = spectra
+        cross, power = source.conj() * result, power_of(source)
+        if self._sums is not None:
+            cross, power = cross + self._sums[0][columns], power + self._sums[1][columns]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            whole = (
+                np.where(power > 0, power_of(cross) / power, 0.0) * self._times(columns)[:, None]
+            )
+            return np.array([np.sum(whole * (e / (power + e)) ** 2) for e in ladder])
+
+    def _times(self, columns: slice) -> FloatArray:
+        """Return how often columns stand in a real image's transform: those inside twice."""
+        column = np.arange(columns.start, columns.stop)
+        return np.where((column == 0) | (2 * column == self._cols), 1.0, 2.0)
+
     def divide(
         self, epsilon: float, spectra: Sequence[AnyArray], columns: slice, scratch: Scratch
     ) -> _Powers:
@@ -319,15 +349,12 @@ class _Quotient:
         varying = largest
         if columns.start == 0:
             varying = float(max(power[0, 1:].max(initial=0), power[1:].max(initial=0)))
-        # A real image has the columns between 0 and n / 2 twice.
-        column = np.arange(columns.start, columns.stop)
-        times = np.where((column == 0) | (2 * column == self._cols), 1.0, 2.0)
         return _Powers(
             least,
             largest,
             varying,
             power.size - int(np.count_nonzero(power)) if least == 0 else 0,
-            float(np.sum(times * explained)),
+            float(np.sum(self._times(columns) * explained)),
         )
 
 
@@ -352,6 +379,7 @@ def _divide(
     quotient = _Quotient(frame, len(pairs) > 1)
     steps = transforms.stages(run.progress, len(pairs) * (4 if epsilon is None else 3) + 1)
     source_energy = result_energy = noise = 0.0
+    empty_share = 1.0
     for i, pair in enumerate(pairs):
         names = ("source", "result") if len(pairs) == 1 else (f"source[{i}]", f"result[{i}]")
         x, y = (
@@ -361,13 +389,22 @@ def _divide(
         source_energy += x.energy
         result_energy += y.energy
         if epsilon is None:
-            noise += _noise_power(x, y, workers, next(steps)) / len(pairs)
+            floor = rounding_power(pair[0], x.energy)
+            found_noise, share = noise_power(x, y, _EMPTY * floor, workers, next(steps))
+            noise += found_noise / len(pairs)
+            empty_share = min(empty_share, share)
         if i < len(pairs) - 1:
             transforms.transform_columns((x, y), quotient.add, workers, next(steps))
             # Gone before the next pair comes.
             del x, y
     if epsilon is None:
         rounding = _EPS**2 * math.log2(2 * m * n) * source_energy
+        if empty_share > _FEW:
+            ladder = rounding * _LADDER
+            left_by = partial(quotient.left_by, ladder)
+            left = sum(transforms.transform_columns((x, y), left_by, workers))
+            fine = np.flatnonzero(left <= _LEFT**2 * result_energy * m * n)
+            rounding = float(ladder[fine[-1]]) if fine.size else rounding
         gain = result_energy / source_energy if source_energy > 0 else 0.0
         kept = math.sqrt(out.size / (m * n))
         epsilon = max(kept * noise / gain if gain > 0 else 0.0, rounding)
@@ -399,47 +436,6 @@ def _finite_row_spectra(
         refuse_non_finite(name, image)
         refuse_overflow()
     return found
-
-
-def _noise_power(
-    source: transforms.RowSpectra,
-    result: transforms.RowSpectra,
-    workers: int,
-    progress: Progress | None,
-) -> float:
-    r"""Return the power of the noise in a result's spectrum, from the corner of high frequencies.
-
-    .. math:: \frac{|Y_{-1} X_0 X_1 - 2 Y_0 X_{-1} X_1 + Y_1 X_{-1} X_0|^2}
-              {|X_0 X_1|^2 + 4 |X_{-1} X_1|^2 + |X_{-1} X_0|^2}
-
-    is what the best :math:`(a + b t) X_t` leaves of three neighbours of a column.
-    """
-    m, n = source.frame
-    if m < 3 or source.energy == 0:
-        return 0.0
-    first = 3 * n // 8
-    middle = slice(max(1, 3 * m // 8), min(m - 1, 5 * m // 8 + 1))
-    before, after = (slice(middle.start + i, middle.stop + i) for i in (-1, 1))
-    # The most that a number of the source's spectrum can be: no product of two overflows.
-    size = math.sqrt(source.energy) * math.sqrt(m * n)
-
-    def residuals(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> AnyArray:
-        x, y = (lines[max(0, first - columns.start) :] for lines in spectra)
-        x0, x1, x2 = (x[:, rows] / size for rows in (before, middle, after))
-        y0, y1, y2 = (y[:, rows] for rows in (before, middle, after))
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            left = _power(y0 * (x1 * x2) - 2 * y1 * (x0 * x2) + y2 * (x0 * x1))
-            weight = _power(x1 * x2) + 4 * _power(x0 * x2) + _power(x0 * x1)
-            return np.where(weight > 0, left / weight, _power(y1)).ravel()
-
-    found = transforms.transform_columns(
-        (source, result), residuals, workers, progress, first=first
-    )
-    return float(np.median(np.concatenate(found))) / math.log(2)
-
-
-def _power(spectrum: AnyArray) -> AnyArray:
-    return np.asarray(spectrum.real**2 + spectrum.imag**2)
 
 
 def _refuse_undetermined(

@@ -2,7 +2,8 @@
 
 `solve` chooses by the `SolverOptions` of `options`, which own what may be asked, its defaults and
 its refusals. `direct` factorises, `constraints` keeps signs, sums and symmetries, `penalties`
-weighs taps, `descents` and `separable` iterate, `conjugate_gradients` solves what is only applied.
+weighs taps, `interior_point` bounds the work of nonnegative fits, `descents` and `separable`
+iterate, `conjugate_gradients` solves what is only applied.
 
 Comes in: a `System` of arrays. Goes out: a `Solution`, taps and what is to say of them. May
 import: `_images.checks`, `_machine`, `_loops`, and nothing else of `estimation`.
