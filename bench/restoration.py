@@ -62,7 +62,7 @@ def _part_of_a_scene(size: int, taps: NDArray) -> tuple[NDArray, NDArray]:
 
 def richardson_lucy(image: NDArray, taps: NDArray, num_iter: int, acceleration: bool) -> NDArray:
     return fastkernel.richardson_lucy(
-        image, taps, num_iter, acceleration=acceleration, workers=fit.WORKERS
+        image, taps, num_iter, acceleration=acceleration, noise=None, workers=fit.WORKERS
     )
 
 
@@ -75,7 +75,7 @@ def skimage_richardson_lucy(image: NDArray, taps: NDArray, num_iter: int) -> NDA
 
 
 def wiener(image: NDArray, taps: NDArray, balance: float | str) -> NDArray:
-    return fastkernel.wiener(image, taps, balance, workers=fit.WORKERS)
+    return fastkernel.wiener(image, taps, balance, boundary="symmetric", workers=fit.WORKERS)
 
 
 def skimage_wiener(image: NDArray, taps: NDArray, balance: float) -> NDArray:

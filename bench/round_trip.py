@@ -44,7 +44,9 @@ def pictures(photograph: NDArray, blur: NDArray, num_iter: int) -> dict[str, NDA
         DIVIDED: fastkernel.inverse_filter(blurred, blur, EPSILON),
         ROUNDED: fastkernel.inverse_filter(rounded, blur, EPSILON),
         WIENER: fastkernel.wiener(rounded, blur, boundary="circular"),
-        RICHARDSON_LUCY: fastkernel.richardson_lucy(rounded, blur, num_iter, boundary="circular"),
+        RICHARDSON_LUCY: fastkernel.richardson_lucy(
+            rounded, blur, num_iter, boundary="circular", noise=None
+        ),
     }
 
 
