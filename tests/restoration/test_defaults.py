@@ -12,6 +12,8 @@ from scipy import signal
 from fastkernel import inverse_filter, psf, richardson_lucy, wiener
 from fastkernel.restoration.noise import stored_variance
 
+pytestmark = pytest.mark.jit  # hundreds of iterations over pictures
+
 BLURS = {"gaussian": psf.gaussian(9, 1.5), "disk": psf.disk(3.0), "motion": psf.motion(11, 30)}
 
 
