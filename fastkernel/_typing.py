@@ -27,7 +27,7 @@ Border: TypeAlias = (
 BorderOrUnknown: TypeAlias = Border | Literal["unknown"]
 Surround: TypeAlias = BorderOrUnknown | Literal["edge_taper", "auto"]
 Balance: TypeAlias = float | Literal["gcv"]
-Noise: TypeAlias = float | Literal["poisson"]
+Noise: TypeAlias = float | Literal["auto", "poisson"]
 
 Mode: TypeAlias = Literal["full", "same", "valid"]
 MatrixFormat: TypeAlias = Literal["csr", "coo", "dense"]

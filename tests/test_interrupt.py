@@ -59,7 +59,7 @@ CASES = {
         "return fastkernel.richardson_lucy(image, np.ones((shape, shape)), **options)",
         800,
         9,
-        {"num_iter": 10**6},
+        {"num_iter": 10**6, "noise": None},
     ),
     "inverse": (
         "return fastkernel.inverse_kernel(result[:5, :5], 16 * shape, **options)",
