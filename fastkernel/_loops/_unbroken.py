@@ -1,7 +1,6 @@
 """What neither Ctrl-C nor a fork may break off: a forked child has no thread to go on with it."""
 
 import os
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -80,6 +79,8 @@ def out_of_reach(call: Callable[[], T]) -> T:
 
 def _held_back(call: Callable[[], T]) -> T:
     """Return ``call()``, made by the main thread, which hears of Ctrl-C when it is done."""
+    import signal  # a millisecond of every import of the package, for what is hardly ever needed
+
     heard = signal.getsignal(signal.SIGINT)
     if not callable(heard):  # nothing in Python hears it
         return call()
