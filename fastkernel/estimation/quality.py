@@ -153,17 +153,16 @@ def facts_of(
     for plane in planes:
         bound = math.inf
         if robust:
-            bound = 3 * _robust_scale([plane.residual])
+            sums.scales.append(_robust_scale(plane.residual))
+            bound = 3 * sums.scales[-1]
         for top, bottom in split(plane.residual.shape[0], _STRIP_ROWS):
             sums.add(Plane(*(part[top:bottom] for part in plane)), bound)
-        if robust:
-            sums.scales.append(_robust_scale([plane.residual]))
     return sums.facts()
 
 
-def _robust_scale(parts: Sequence[FloatArray]) -> float:
+def _robust_scale(residual: FloatArray) -> float:
     """Return the standard deviation of the normal distribution of the same median magnitude."""
-    return 1.4826 * float(np.median(np.abs(np.concatenate([part.ravel() for part in parts]))))
+    return 1.4826 * float(np.median(np.abs(residual)))
 
 
 class _Sums:
