@@ -4,18 +4,15 @@ The public names are imported when they are first used, so that ``import fastker
 little more than NumPy.
 """
 
-import importlib
-import threading
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-from fastkernel._loops._unbroken import hold_across_forks, out_of_reach
+# To a type checker it is that of typing, which takes ten times as long to import as all of this.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
 _HOME = {
     "InverseFit": "estimation.inverse.inverse_kernel",
     "KernelFit": "estimation.fit",
+    "KernelStack": "estimation.stacks.kernel_stack",
     "NormalEquations": "estimation.equations.normal_equations",
     "SingularFitError": "errors",
     "circshift": "convolution.shift",
@@ -25,12 +22,13 @@ _HOME = {
     "correlate": "convolution.convolve",
     "design_matrix": "convolution.matrix",
     "estimate_kernel": "estimation.estimate",
+    "estimate_kernels": "estimation.stacks.estimate_kernels",
     "fftshift": "convolution.shift",
     "gcv_balance": "restoration.linear_filters",
     "ifftshift": "convolution.shift",
     "inverse_filter": "restoration.linear_filters",
     "inverse_kernel": "estimation.inverse.inverse_kernel",
-    "normal_equations": "estimation.equations.gathering",
+    "normal_equations": "estimation.equations.formed",
     "restore_tiled": "restoration.tiled",
     "richardson_lucy": "restoration.richardson_lucy",
     "wiener": "restoration.linear_filters",
@@ -39,8 +37,10 @@ _HOME = {
 __all__ = [
     "InverseFit",
     "KernelFit",
+    "KernelStack",
     "NormalEquations",
     "SingularFitError",
+    "basis",
     "circshift",
     "convolution_matrix",
     "convolution_operator",
@@ -48,6 +48,7 @@ __all__ = [
     "correlate",
     "design_matrix",
     "estimate_kernel",
+    "estimate_kernels",
     "fftshift",
     "gcv_balance",
     "ifftshift",
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fastkernel import basis as basis
     from fastkernel import psf as psf
     from fastkernel.convolution.convolve import convolve as convolve
     from fastkernel.convolution.convolve import correlate as correlate
@@ -71,12 +73,14 @@ if TYPE_CHECKING:
     from fastkernel.convolution.shift import fftshift as fftshift
     from fastkernel.convolution.shift import ifftshift as ifftshift
     from fastkernel.errors import SingularFitError as SingularFitError
-    from fastkernel.estimation.equations.gathering import normal_equations as normal_equations
+    from fastkernel.estimation.equations.formed import normal_equations as normal_equations
     from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
     from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel
     from fastkernel.estimation.fit import KernelFit as KernelFit
     from fastkernel.estimation.inverse.inverse_kernel import InverseFit as InverseFit
     from fastkernel.estimation.inverse.inverse_kernel import inverse_kernel as inverse_kernel
+    from fastkernel.estimation.stacks.estimate_kernels import estimate_kernels as estimate_kernels
+    from fastkernel.estimation.stacks.kernel_stack import KernelStack as KernelStack
     from fastkernel.restoration.linear_filters import gcv_balance as gcv_balance
     from fastkernel.restoration.linear_filters import inverse_filter as inverse_filter
     from fastkernel.restoration.linear_filters import wiener as wiener
@@ -84,26 +88,17 @@ if TYPE_CHECKING:
     from fastkernel.restoration.tiled import restore_tiled as restore_tiled
 
 
-_lock = threading.RLock()
-hold_across_forks(_lock)
-
-
-def _imported(name: str) -> ModuleType:
-    """Import a module when it is first used, whole: neither Ctrl-C nor a fork cuts it in two."""
-
-    def load() -> ModuleType:
-        with _lock:
-            return importlib.import_module(f"fastkernel.{name}")
-
-    return out_of_reach(load)
-
-
 # A type checker must not see it: a module that answers to any name hides misspelt ones.
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> Any:
-        if name == "psf":  # a module of functions
-            return _imported("psf")
+    def _imported(name):
+        from fastkernel._loops._unbroken import import_whole
+
+        return import_whole(f"fastkernel.{name}")
+
+    def __getattr__(name: str):
+        if name in ("basis", "psf"):  # modules of functions
+            return _imported(name)
         if name not in _HOME:
             msg = f"module 'fastkernel' has no attribute {name!r}"
             raise AttributeError(msg)

@@ -8,8 +8,11 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
 AnyArray: TypeAlias = NDArray[Any]
+BoolArray: TypeAlias = NDArray[np.bool_]
 Shape: TypeAlias = tuple[int, int]
 Images: TypeAlias = ArrayLike | Sequence[ArrayLike]
+# One number a pixel of images, None for an image without.
+Pixels: TypeAlias = ArrayLike | Sequence[ArrayLike | None]
 Progress: TypeAlias = Callable[[int, int], object]
 
 Boundary: TypeAlias = Literal["zero", "circular", "replicate", "symmetric", "mirror"]
@@ -33,15 +36,20 @@ Mode: TypeAlias = Literal["full", "same", "valid"]
 MatrixFormat: TypeAlias = Literal["csr", "coo", "dense"]
 ConvolutionMethod: TypeAlias = Literal["auto", "direct", "separable", "fft"]
 
+NanPolicy: TypeAlias = Literal["raise", "omit"]
+Saturation: TypeAlias = Literal["auto"] | tuple[float | None, float | None]
+Errors: TypeAlias = Literal["even", "robust"]
+
 Method: TypeAlias = Literal["lstsq", "fft", "lad", "richardson_lucy"]
 Engine: TypeAlias = Literal["auto", "integer", "float", "fft"]
 LstsqSolver: TypeAlias = Literal["auto", "minimum_norm", "gradient_descent", "fista"]
 LadSolver: TypeAlias = Literal["auto", "linear_programming", "reweighted"]
 Solver: TypeAlias = LstsqSolver | LadSolver
-Symmetry: TypeAlias = Literal["even", "rotation"]
+Symmetry: TypeAlias = Literal["even", "rotation", "left_right", "up_down", "mirror", "square"]
 Norm: TypeAlias = Literal["max", "sum"]
+ReportFormat: TypeAlias = Literal["text", "html"]
 Background: TypeAlias = Literal["constant"] | int
-Ridge: TypeAlias = float | Literal["gcv"] | tuple[Literal["smooth"], float]
+Ridge: TypeAlias = float | Literal["gcv"] | tuple[Literal["smooth"], float | Literal["gcv"]]
 
 InverseMethod: TypeAlias = Literal["lstsq", "matrix", "fft"]
 InverseSolver: TypeAlias = Literal[

@@ -2,8 +2,9 @@
 
 from fastkernel._images.checks import as_workers
 from fastkernel._images.pairs import as_pairs
+from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
-from fastkernel.estimation.equations import gathering
+from fastkernel.estimation.equations import formed
 from fastkernel.estimation.methods import fft, lad, lstsq, richardson_lucy
 from fastkernel.estimation.problem import Problem, problem_of
 from fastkernel.estimation.solvers.options import SolverOptions
@@ -19,7 +20,7 @@ class _Matched(Problem):
     __slots__ = ("_pairs",)
 
     def __init__(self, pairs, kernel_shape):
-        super().__init__([(x, y) for x, y, _ in pairs], kernel_shape)
+        super().__init__([Observed(*pair[:2]) for pair in pairs], kernel_shape)
         object.__setattr__(self, "_pairs", list(pairs))
 
     def pairs(self):
@@ -41,7 +42,7 @@ def fit_richardson_lucy(pairs, kernel_shape, *, workers=1, callback=None, **opti
 
 
 def fit_spectral(images, kernel_shape, *, workers=2, callback=None, **options):
-    pairs = [pair for x, y in images for pair in as_pairs(x, y, None)]
+    pairs = [pair[:2] for x, y in images for pair in as_pairs(x, y, None)]
     problem = problem_of(*zip(*pairs, strict=True), kernel_shape, None, None, None)
     return fft.fit(problem, fft.Options(**options), run_of(workers, callback))
 
@@ -51,7 +52,6 @@ def fit_large(pairs, kernel_shape, ridge, workers, callback=None, options=None):
     return lstsq.fit_unformed(pairs, kernel_shape, asked, run_of(workers, callback))
 
 
-def equations_of(pairs, kernel_shape, workers, callback, engine, backgrounds=()):
-    return gathering.equations_of(
-        pairs, kernel_shape, run_of(workers, callback), engine, backgrounds
-    )
+def equations_of(pairs, kernel_shape, workers, callback, engine, degree=None):
+    run = run_of(workers, callback)
+    return formed.gathered(pairs, kernel_shape, degree, run, engine).equations(kernel_shape)

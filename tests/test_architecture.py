@@ -16,13 +16,13 @@ FLOORS = [
     {"errors", "_typing", "_loops"},
     {"_machine"},
     {"_images"},
-    {"convolution", "psf"},
+    {"basis", "convolution", "psf"},
     {"estimation", "restoration"},
     {"cli"},
 ]
 # The floors inside the largest room.
-ESTIMATION = [{"problem", "display", "polynomial", "quality"}, {"solvers"}, {"fit"}, {"equations"}]
-ESTIMATION += [{"methods", "inverse"}, {"estimate"}]
+ESTIMATION = [{"problem", "display", "polynomial", "quality"}, {"solvers", "report"}, {"shown"}]
+ESTIMATION += [{"fit"}, {"equations"}, {"methods", "inverse", "stacks", "unknowns"}, {"estimate"}]
 
 MOST_LINES = 500
 MOST_ENTRIES = 12

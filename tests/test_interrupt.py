@@ -83,6 +83,7 @@ CASES = {
 
 
 @pytest.mark.jit
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("case", CASES)
 def test_ctrl_c_stops_at_once(case):
     call, side, taps, options = CASES[case]

@@ -4,12 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from fastkernel._typing import AnyArray
+from fastkernel._typing import AnyArray, BoolArray
 
-ADVICE = (
-    "crop to pixels that are good, or pass the pixels as they are (.data) to "
-    "estimate_kernel(..., method='lad'), which bears wrong ones"
-)
+ADVICE = "crop to pixels that are good"
 
 
 def masked_pixels(value: Any) -> int:
@@ -40,6 +37,34 @@ def masked_pixels(value: Any) -> int:
     if mask.dtype.kind not in "biufO" or (single and hasattr(value, "__getitem__")):
         return 0
     return int(np.count_nonzero(mask))
+
+
+def parted(value: Any) -> tuple[Any, BoolArray | None]:
+    """Return the pixels of an array-like that carries a set mask, and the mask; None without.
+
+    Parameters
+    ----------
+    value : object
+        Anything, as for `masked_pixels`. What holds its pixels as ``unmasked`` or ``data`` beside
+        a mask of their shape, or of one that NumPy stretches to it, is taken apart.
+    """
+    if isinstance(value, list | tuple):
+        return value, None
+    if not masked_pixels(value):
+        # What is no array, as NDData, is none without a mask either.
+        holds = hasattr(value, "mask") and hasattr(value, "data")
+        return value.data if holds and not hasattr(value, "__array__") else value, None
+    if isinstance(value, np.ma.MaskedArray):
+        return np.ma.getdata(value), np.ma.getmaskarray(value)
+    pixels = getattr(value, "unmasked", getattr(value, "data", None))
+    mask = np.asarray(value.mask)
+    if pixels is None or isinstance(pixels, memoryview) or mask.dtype.kind not in "biu":
+        return value, None  # refused like any mask that would be lost
+    try:
+        return pixels, np.broadcast_to(mask != 0, np.shape(pixels))
+    except ValueError:
+        msg = f"an image's mask must have its shape {np.shape(pixels)}, got {mask.shape}"
+        raise ValueError(msg) from None
 
 
 def refuse_masked(value: Any, name: str, advice: str = ADVICE) -> None:

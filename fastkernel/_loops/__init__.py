@@ -29,12 +29,14 @@ Convolution:
 Estimation:
 
 - `conjugate`: what stands between the products of conjugate gradients
+- `design_rows`: products of rows of the design matrix, of chosen pixels or of whole stamps
 - `descent`: steps of gradient descent, projected onto what a kernel may be
 - `deviations`: sums over residuals whose absolute values are to be small
 - `lags`: products of images at all lags, from which normal equations are assembled
 - `moments`: weighted sums of the rows of a tile
 - `ratios`: a result over what a kernel makes of the source, for multiplicative updates
 - `rims`: a Gram matrix from its base entries and the image's rim
+- `small_systems`: many small systems of normal equations, solved one after the other
 - `spectra`: sums over the pixels or the frequencies of whole images, and their quotient
 
 Restoration:

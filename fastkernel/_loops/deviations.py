@@ -8,9 +8,6 @@ from fastkernel._loops._jit import loop
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
-# Rows and columns of a block of `add_products`: 16 sums under way keep the multipliers busy.
-BLOCK = 4
-
 
 @_loop
 def clip_residual(y, convolved, delta, residual):
@@ -60,7 +57,7 @@ def clip_residual(y, convolved, delta, residual):
 
 
 @_loop
-def collect_rows(x, residual, kernel_shape, delta, outside, start, rows):
+def collect_rows(x, residual, weights, kernel_shape, delta, outside, start, rows):
     r"""Collect weighted rows of the design matrix, one a column, until ``rows`` is full.
 
     Parameters
@@ -68,13 +65,15 @@ def collect_rows(x, residual, kernel_shape, delta, outside, start, rows):
     x : (>= height + p - 1, >= width + q - 1) float64 array
         The source under a tile, C order.
     residual : (height, width) float64 array
-        The tile's, C order.
+        The tile's, times the weights, C order.
+    weights : (height, width) float64 array
+        Of the tile's pixels, C order; 0 leaves a pixel out.
     kernel_shape : (int, int)
         ``(p, q)``.
     delta : float
-        Rows of residuals less than this have weight 1,
+        Rows of residuals less than this count as they are,
     outside : bool
-        and the others ``delta / |residual|``, or none.
+        and the others ``delta / |residual|`` times, or not at all.
     start : int
         Pixel of the tile, row by row, to begin with.
     rows : (>= p * q, n) float64 array
@@ -96,75 +95,13 @@ def collect_rows(x, residual, kernel_shape, delta, outside, start, rows):
     count, place = 0, start
     while place < height * width and count < rows.shape[1]:
         r, c = place // width, place % width
-        size = abs(residual[r, c])
-        if size < delta or outside:
-            weight = 1.0 if size < delta else (delta / size) ** 0.5
+        size, weight = abs(residual[r, c]), weights[r, c]
+        if weight != 0.0 and (size < delta or outside):
+            if size >= delta:
+                weight *= (delta / size) ** 0.5
             for i in range(p):
                 for j in range(q):
                     rows[i * q + j, count] = weight * x[r + i, c + j]
             count += 1
         place += 1
     return place, count
-
-
-@_loop
-def add_products(rows, count, out):
-    r"""Add the products of all pairs of rows to the upper triangle of ``out``.
-
-    Parameters
-    ----------
-    rows : (n, >= count) float64 array
-        ``n`` a multiple of `BLOCK`, C order.
-    count : int
-        Columns to sum over.
-    out : (n, n) float64 array
-        Accumulator, updated in place; below the diagonal only inside its blocks.
-
-    Notes
-    -----
-    .. math:: \mathrm{out}_{ij} \mathrel{+}= \sum_c a_{ic}\, a_{jc}
-
-    Cost: ``n * (n + 4) / 2`` multiply-adds a column. The answer does not depend on threads, as
-    that of a library for linear algebra may.
-    """
-    for i in range(0, rows.shape[0], BLOCK):
-        a0, a1 = rows[i][:count], rows[i + 1][:count]
-        a2, a3 = rows[i + 2][:count], rows[i + 3][:count]
-        for j in range(i, rows.shape[0], BLOCK):
-            b0, b1 = rows[j][:count], rows[j + 1][:count]
-            b2, b3 = rows[j + 2][:count], rows[j + 3][:count]
-            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = 0.0
-            s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = 0.0
-            for c in range(count):
-                s00 += a0[c] * b0[c]
-                s01 += a0[c] * b1[c]
-                s02 += a0[c] * b2[c]
-                s03 += a0[c] * b3[c]
-                s10 += a1[c] * b0[c]
-                s11 += a1[c] * b1[c]
-                s12 += a1[c] * b2[c]
-                s13 += a1[c] * b3[c]
-                s20 += a2[c] * b0[c]
-                s21 += a2[c] * b1[c]
-                s22 += a2[c] * b2[c]
-                s23 += a2[c] * b3[c]
-                s30 += a3[c] * b0[c]
-                s31 += a3[c] * b1[c]
-                s32 += a3[c] * b2[c]
-                s33 += a3[c] * b3[c]
-            out[i, j] += s00
-            out[i, j + 1] += s01
-            out[i, j + 2] += s02
-            out[i, j + 3] += s03
-            out[i + 1, j] += s10
-            out[i + 1, j + 1] += s11
-            out[i + 1, j + 2] += s12
-            out[i + 1, j + 3] += s13
-            out[i + 2, j] += s20
-            out[i + 2, j + 1] += s21
-            out[i + 2, j + 2] += s22
-            out[i + 2, j + 3] += s23
-            out[i + 3, j] += s30
-            out[i + 3, j + 1] += s31
-            out[i + 3, j + 2] += s32
-            out[i + 3, j + 3] += s33

@@ -23,6 +23,13 @@ class Run:
     workers: int = 1
     progress: Progress | None = None
 
+    def part(self, done: int, total: int) -> "Run":
+        """Return the same for a part of the work, after ``done`` of ``total`` pixels."""
+        progress = self.progress
+        if progress is None:
+            return self
+        return Run(self.workers, lambda more, _: progress(done + more, total))
+
     @property
     def silent(self) -> "Run":
         """The same, and nobody hears of it: for a part of the work that another one reports."""

@@ -2,23 +2,28 @@
 
 import argparse
 import math
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastkernel._typing import FloatArray
+from fastkernel._typing import AnyArray, FloatArray
 from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError, UsageError
 from fastkernel.cli.files import Picture, read_picture, turned_note
 from fastkernel.cli.hints import hints, part_of
 from fastkernel.cli.light import LINEAR, STORED, LightFit, decode, fit_light
 from fastkernel.cli.output import (
+    REPORTS,
     check_apart,
     check_kernel_target,
     check_plot_target,
+    check_report_target,
     figure_bytes,
+    json_text,
     kernel_bytes,
     write_file,
 )
@@ -27,6 +32,7 @@ from fastkernel.cli.table import kernel_table
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import plot_fit
 from fastkernel.estimation.quality import ROUNDING_RMS, Verdict, judge
+from fastkernel.estimation.shown import left_out
 
 # Taps beyond which no other fits are tried.
 _MOST_TAPS = 1024
@@ -51,8 +57,12 @@ _TUNING = (
 )
 
 
+# How the library and the command spell an argument: `kernel_shape=(5, 7)`, `--size 5x7`.
+_ARGUMENT = re.compile(r'(\w+)=(?:"(\w+)"|\((\d+), (\d+)\))')
+
+
 class _Shown(NamedTuple):
-    """What a figure shows: the kernel as it is printed, and the residual in grey levels."""
+    """What is shown of a fit: the kernel as it is printed, and the residual in grey levels."""
 
     kernel: FloatArray
     standard_errors: FloatArray
@@ -61,24 +71,68 @@ class _Shown(NamedTuple):
     history: Mapping[str, FloatArray] | None
 
 
+class _Done(NamedTuple):
+    """What was read, asked for and found."""
+
+    source: Picture
+    result: Picture
+    options: argparse.Namespace
+    found: LightFit
+    shown: _Shown
+
+
 def run(options: argparse.Namespace) -> None:
     """Read, fit, print, write."""
     names = (options.source, options.result)
-    target = plot = None
-    check_apart(options.output, options.plot)
-    if options.output is not None:
-        target = check_kernel_target(options.output, force=options.force, inputs=names)
-    if options.plot is not None:
-        plot = check_plot_target(options.plot, force=options.force, inputs=names)
+    targets = _targets(options)
     source, result = (
         read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha)
         for name in names
     )
     _check_shapes(source, result, options)
+    found = _fit(source, result, options)
+    done = _Done(source, result, options, found, _shown(found, options))
+    verdict = _judged(done)
+    if not options.json:
+        _print(done, verdict)
+    make: dict[str, Callable[[], bytes]] = {
+        "output": lambda: kernel_bytes(done.shown.kernel, Path(options.output).suffix.lower()),
+        "plot": lambda: figure_bytes(plot_fit(done.shown)),
+        "report": lambda: _report(done, verdict).encode(),
+    }
+    for kind, target in targets.items():
+        write_file(target, make[kind]())
+        if not options.json:
+            print(f"wrote {getattr(options, kind)!r}")
+    if options.json:
+        written = [getattr(options, kind) for kind in targets]
+        print(json_text(_answer(done, verdict) | {"written": written}))
+    if options.strict and verdict.belief == "do not believe it":
+        msg = f"the kernel is not to be believed: {verdict.reasons[0]}"
+        raise DisbeliefError(msg)
+
+
+def _targets(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the files to write, checked before any work is done."""
+    check_apart(options.output, options.plot, options.report)
+    checks = {
+        "output": check_kernel_target,
+        "plot": check_plot_target,
+        "report": check_report_target,
+    }
+    inputs = options.source, options.result
+    return {
+        kind: check(getattr(options, kind), force=options.force, inputs=inputs)
+        for kind, check in checks.items()
+        if getattr(options, kind) is not None
+    }
+
+
+def _fit(source: Picture, result: Picture, options: argparse.Namespace) -> LightFit:
     bar = ProgressBar()
     tuning = {name: getattr(options, name) for name in _TUNING}
     try:
-        found = fit_light(source, result, options.size, _transfer(options), **tuning, callback=bar)
+        return fit_light(source, result, options.size, _transfer(options), **tuning, callback=bar)
     except SingularFitError:
         raise
     except (TypeError, ValueError) as problem:
@@ -86,23 +140,15 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(msg) from problem
     finally:
         bar.clear()
+
+
+def _shown(found: LightFit, options: argparse.Namespace) -> _Shown:
     kernel, errors = found.fit.kernel, found.fit.standard_errors
     if options.correlation:
         kernel, errors = kernel[::-1, ::-1], errors[::-1, ::-1]
     if options.normalize:
         kernel, errors = _normalized(kernel, errors)
-    verdict = _report(kernel, errors, found, source, result, options)
-    if target is not None:
-        write_file(target, kernel_bytes(kernel, Path(options.output).suffix.lower()))
-        print(f"wrote {options.output!r}")
-    if plot is not None:
-        fit = found.fit
-        shown = _Shown(kernel, errors, found.residual_rms, fit.method, fit.history)
-        write_file(plot, figure_bytes(plot_fit(shown)))
-        print(f"wrote {options.plot!r}")
-    if options.strict and verdict.belief == "do not believe it":
-        msg = f"the kernel is not to be believed: {verdict.reasons[0]}"
-        raise DisbeliefError(msg)
+    return _Shown(kernel, errors, found.residual_rms, found.fit.method, found.fit.history)
 
 
 def _transfer(options: argparse.Namespace) -> str:
@@ -156,14 +202,9 @@ def _normalized(kernel: FloatArray, errors: FloatArray) -> tuple[FloatArray, Flo
     return kernel / total, errors / abs(total)
 
 
-def _report(
-    kernel: FloatArray,
-    errors: FloatArray,
-    found: LightFit,
-    source: Picture,
-    result: Picture,
-    options: argparse.Namespace,
-) -> Verdict:
+def _print(done: _Done, verdict: Verdict) -> None:
+    source, result, options, found, shown = done
+    kernel, errors = shown.kernel, shown.standard_errors
     p, q = kernel.shape
     kind = "correlation (flipped both ways)" if options.correlation else "convolution"
     scaled = ", divided by its sum" if options.normalize else ""
@@ -193,25 +234,99 @@ def _report(
     if turned := turned_note({options.source: source, options.result: result}):
         print(f"orientation: {turned}")
     print(f"light: {found.light}{compared}")
+    helps = (f"what would help: {text}" for text in verdict.helps)
+    print(f"verdict: {verdict}", *helps, sep="; ")
+
+
+def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
+    """Return all that is known, by name."""
+    source, result, options, found, shown = done
+    fit = found.fit
+    return {
+        "kernel": shown.kernel,
+        "standard_errors": shown.standard_errors,
+        "kind": "correlation" if options.correlation else "convolution",
+        "normalized": options.normalize,
+        "residual": {
+            "rms": found.residual_rms,
+            "unit": "grey level" if found.facts.whole_levels else "result",
+            "n_pixels": fit.n_pixels,
+            "rms_of_other_light": found.other_rms,
+        },
+        "verdict": asdict(verdict),
+        "found": {
+            "kernel_shape": shown.kernel.shape,
+            "light": "stored" if found.light == STORED else "srgb",
+            "background": fit.background,
+            "ridge": fit.ridge,
+        },
+        "method": fit.method,
+        "solver": fit.solver,
+        "num_iter": fit.num_iter,
+        "converged": fit.converged,
+        "condition_number": fit.condition_number,
+        "orientation": turned_note({options.source: source, options.result: result}),
+    }
+
+
+def _report(done: _Done, verdict: Verdict) -> str:
+    """Return the report, on the pixels of the light in which the fit was made."""
+    source, result, options, found, _ = done
+    before, after = _fitted_pixels(found, source, result)
+    (p, q), light = found.fit.kernel.shape, " in linear light" if found.light == LINEAR else ""
+    return found.fit.report(
+        before,
+        after,
+        format=REPORTS[Path(options.report).suffix.lower()],
+        title=f"{p}×{q} kernel from {options.source} to {options.result}{light}",
+        channel_axis=-1 if before.ndim == 3 else None,
+        verdict=verdict,
+    )
+
+
+def _fitted_pixels(found: LightFit, *pictures: Picture) -> list[AnyArray]:
+    return [decode(p) if found.light == LINEAR else p.pixels for p in pictures]
+
+
+def _judged(done: _Done) -> Verdict:
+    """Return the verdict, and what would help in terms of the command's options."""
+    source, result, options, found, shown = done
     verdict = judge(
-        kernel,
-        errors,
+        shown.kernel,
+        shown.standard_errors,
         found.facts,
         residual_rms=found.fit.residual_rms if found.light == STORED else None,
         condition_number=found.fit.condition_number,
         converged=found.fit.converged,
         lossy=source.lossy or result.lossy,
+        left_out=left_out(found.fit),
     )
-    helps = [] if verdict.explained else _hints(found, source, result)
-    print("; ".join([f"verdict: {verdict}", *(f"what would help: {hint}" for hint in helps)]))
-    return verdict
+    tried = [] if verdict.explained else _hints(found, source, result)
+    told = _as_options(verdict.helps, vars(options), " ".join(tried))
+    return replace(verdict, helps=(*tried, *told))
+
+
+def _as_options(helps: Iterable[str], known: Mapping[str, Any], said: str) -> list[str]:
+    """Return helps with arguments spelt as options, without those that were said or are none."""
+    found = []
+    for text in helps:
+        options = []
+        for name, value, rows, cols in _ARGUMENT.findall(text):
+            option = name.replace("kernel_shape", "size")
+            spelt = f"--{option.replace('_', '-')} {value or f'{rows}x{cols}'}"
+            options.append((option, spelt))
+        if all(option in known and spelt not in said for option, spelt in options):
+            for _, spelt in options:
+                text = _ARGUMENT.sub(spelt, text, count=1)
+            found.append(text)
+    return found
 
 
 def _hints(found: LightFit, source: Picture, result: Picture) -> list[str]:
     """Return what would help a kernel that leaves too much."""
     if found.facts.whole_levels and found.facts.rms < 1.1 * ROUNDING_RMS:
-        return ["files of more levels (16 bits, or floats), or a source with more contrast"]
-    images = [decode(p) if found.light == LINEAR else p.pixels for p in (source, result)]
+        return []
+    images = _fitted_pixels(found, source, result)
     size = found.fit.kernel.shape
     part = part_of(images[0], images[1], (size[0], size[1]))
     if part is None or math.prod(size) > _MOST_TAPS:

@@ -4,9 +4,10 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from fastkernel import __version__
+from fastkernel._typing import Symmetry
 from fastkernel.cli.errors import UsageError
 from fastkernel.cli.kernels import FORMS
 
@@ -51,6 +52,7 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", help="image before the convolution")
     add("result", metavar="RESULT", help="image after it")
     add(
+        "-k",
         "--size",
         type=_size,
         required=True,
@@ -64,6 +66,12 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         help="write the kernel: .npy, .csv (full precision) or .png (enlarged, to look at)",
     )
     add("--force", action="store_true", help="overwrite the output file")
+    add(
+        "--report",
+        metavar="FILE",
+        help="write all that is known of the kernel: .html (one page, with pictures) or .txt",
+    )
+    add("--json", action="store_true", help="print one JSON object in place of text")
     add("--strict", action="store_true", help="exit with 5 where the verdict is disbelief")
     add("--normalize", action="store_true", help="divide the kernel by the sum of its taps")
     add(
@@ -297,8 +305,9 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     add("--unit-sum", action="store_true", help="taps of sum 1")
     add(
         "--symmetric",
-        choices=("even", "rotation"),
-        help="a kernel that equals itself turned by half a turn, or by a quarter",
+        choices=get_args(Symmetry),
+        help="a kernel that equals itself turned by half a turn (even) or a quarter (rotation), "
+        "in a mirror (left_right, up_down, mirror for both) or in all these ways (square)",
     )
     add("--separable", action="store_true", help="a kernel that is a column times a row")
     add(
@@ -313,7 +322,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         type=_ridge,
         default=0.0,
         metavar="X",
-        help="penalty on large taps (0), gcv to choose it, or smooth:X on rough kernels",
+        help="penalty on large taps (0), gcv to choose it, or smooth:X (smooth:gcv) on rough kernels",
     )
     add("--step", type=_penalty, metavar="X", help="of a descent (the largest safe one)")
     add("--num-iter", type=_count, metavar="N", help="most iterations, of what iterates")
@@ -369,9 +378,11 @@ def _background(text: str) -> str | int:
     return int(text)
 
 
-def _ridge(text: str) -> float | str | tuple[str, float]:
+def _ridge(text: str) -> float | str | tuple[str, float | str]:
     if text == "gcv":
         return text
+    if text == "smooth:gcv":
+        return "smooth", "gcv"
     if text.startswith("smooth:"):
         return "smooth", _penalty(text.removeprefix("smooth:"))
     return _penalty(text)

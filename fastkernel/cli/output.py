@@ -2,11 +2,14 @@
 
 import importlib.util
 import io
+import json
+import math
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SUFFIXES = (".npy", ".csv", ".png")
+
+# What a report is written as.
+REPORTS: dict[str, Literal["html", "text"]] = {".html": "html", ".txt": "text"}
 
 _PICTURE_SIDE = 256
 _MID_GREY = 128
@@ -64,31 +70,36 @@ def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
     return path
 
 
-def check_apart(output: str | None, plot: str | None) -> None:
-    """Check, before any work is done, that a kernel and its figure are two files.
+def check_apart(output: str | None, plot: str | None, report: str | None = None) -> None:
+    """Check, before any work is done, that a kernel, its figure and its report are apart.
 
     Parameters
     ----------
-    output, plot : str or None
+    output, plot, report : str or None
         The files to write; None where none is asked for.
 
     Raises
     ------
     UsageError
-        If both are one, of which the second would replace the first.
+        If two are one, of which the second would replace the first.
     """
-    if output is None or plot is None:
-        return
+    asked = {"-o": output, "--plot": plot, "--report": report}
+    named = {option: name for option, name in asked.items() if name is not None}
+    for (option, name), (other, second) in combinations(named.items(), 2):
+        if _are_one(name, second):
+            kind = "report" if other == "--report" else "figure"
+            msg = f"{option} and {other} both write {name!r}; give the {kind} another name"
+            raise UsageError(msg)
+
+
+def _are_one(name: str, other: str) -> bool:
     try:
-        first, second = (Path(os.path.normcase(os.path.realpath(name))) for name in (output, plot))
-        same = first == second
+        first, second = (Path(os.path.normcase(os.path.realpath(path))) for path in (name, other))
         if first.exists() and second.exists() and str(first).casefold() == str(second).casefold():
-            same = first.samefile(second)  # some file systems tell no capitals
+            return first.samefile(second)  # some file systems tell no capitals
     except OSError as problem:
-        raise _unwritable(output, problem) from problem
-    if same:
-        msg = f"-o and --plot both write {output!r}; give the figure another name"
-        raise UsageError(msg)
+        raise _unwritable(name, problem) from problem
+    return first == second
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -137,10 +148,43 @@ def check_plot_target(name: str, *, force: bool, inputs: Iterable[str]) -> Path:
     if Path(name).suffix.lower() != ".png":
         msg = f"{name!r} has not the suffix a figure is written to: .png"
         raise OutputError(msg)
+    _check_drawing()
+    return check_target(name, force=force, inputs=inputs)
+
+
+def check_report_target(name: str, *, force: bool, inputs: Iterable[str]) -> Path:
+    """Check the target of a report as `check_target` does, and that its pictures can be drawn."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in REPORTS:
+        msg = f"{name!r} has none of the suffixes a report is written to: {', '.join(REPORTS)}"
+        raise OutputError(msg)
+    if REPORTS[suffix] == "html":
+        _check_drawing()
+    return check_target(name, force=force, inputs=inputs)
+
+
+def _check_drawing() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         msg = "figures need matplotlib: pip install 'fastkernel[plot]'"
         raise OutputError(msg)
-    return check_target(name, force=force, inputs=inputs)
+
+
+def json_text(value: object) -> str:
+    """Return JSON on one line: numbers in full, null for those that are not finite."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    """Return a value made of what JSON knows."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
 
 
 def figure_bytes(figure: "Figure") -> bytes:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Hashable
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from fastkernel._images.checks import as_callback, as_choice, as_flag, as_workers
+from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
 from fastkernel._typing import (
     Background,
     Border,
     Engine,
+    Errors,
     Images,
     Method,
+    NanPolicy,
     Norm,
+    Pixels,
     Progress,
     Ridge,
+    Saturation,
     Shape,
     Solver,
     Symmetry,
@@ -46,6 +54,16 @@ def estimate_kernel(
     symmetric: Symmetry | None = None,
     separable: bool = False,
     ridge: Ridge = 0.0,
+    basis: ArrayLike | None = None,
+    weights: Pixels | None = None,
+    mask: Pixels | None = None,
+    source_mask: Pixels | None = None,
+    saturation: Saturation | None = None,
+    nan_policy: NanPolicy = "raise",
+    source_variance: Pixels | None = None,
+    sigma_clip: float | None = None,
+    errors: Errors = "even",
+    absolute_sigma: bool = False,
     step: float | None = None,
     num_iter: int | None = None,
     tol: float | None = None,
@@ -96,13 +114,48 @@ def estimate_kernel(
         Whether no tap may be below 0.
     unit_sum : bool, optional
         Whether the taps must have the sum 1.
-    symmetric : {"even", "rotation"}, optional
-        Whether the kernel equals itself turned by half a turn, or by a quarter.
+    symmetric : str, optional
+        What the kernel equals itself under: "even" (half a turn), "rotation" (a quarter turn),
+        "left_right" and "up_down" (a mirror), "mirror" (both) or "square" (all of these).
     separable : bool, optional
         Whether the kernel is a column times a row.
-    ridge : float, "gcv" or ("smooth", float), optional
+    ridge : float, "gcv", ("smooth", float) or ("smooth", "gcv"), optional
         Penalty :math:`\lambda \ge 0`, in squared source units; chosen by generalised
         cross-validation; or on second differences of the taps. 0 is plain least squares.
+    basis : (p * q, b) array_like of real numbers, optional
+        Columns, taps in C order, of which the kernel is a sum: see `basis.gaussian_polynomials`.
+    weights : (rows, cols) array_like of real numbers, optional
+        What every pixel of ``result`` counts, of its shape: inverse variances, up to a factor. 0
+        leaves a pixel out. Of a sequence of images a sequence; with ``channel_axis`` those of all
+        channels, or of each. So are masks and variances given.
+    mask : (rows, cols) array_like of bool, optional
+        Of ``result``'s shape: True where a pixel is bad, and left out. Whatever stands there has
+        no say. Masks that the images carry (np.ma, astropy) are used as well.
+    source_mask : (m, n) array_like of bool, optional
+        Of ``source``'s shape: leaves out every pixel of the result that the kernel makes of a
+        bad one.
+    saturation : "auto" or (low, high), optional
+        Leaves out what a range of levels cut off: result pixels at or below ``low`` or at or
+        above ``high``, and what the kernel makes of source pixels at or above ``high``; None for
+        an end that there is not. "auto" takes the ends of the images' integers, or 2**b - 1 where
+        that is the largest pixel (b = 10, 12, 14). None: "lstsq" leaves out an integer result's
+        pixels at the ends of its range where that takes a third off the residual, which is where
+        they were cut off; ``(None, None)`` for never.
+    nan_policy : {"raise", "omit"}, optional
+        Whether what is not finite is an error, or masked.
+    source_variance : float or (m, n) array_like, optional
+        Variance of the source's noise, in squared source units, for "lstsq". Noise in the source
+        makes taps too small; what it adds to the equations is taken off. Bare that would be wild,
+        so without ``ridge`` and ``basis`` it comes with ``ridge=("smooth", 0.05 * mean)``.
+    sigma_clip : float, optional
+        Leaves out pixels whose residual is more than so many standard deviations, and fits again,
+        until nothing changes; at least 1.5. `KernelFit.used` says what was kept.
+    errors : {"even", "robust"}, optional
+        What error bars of "lstsq" rest on: noise that is alike in all pixels (by their weights)
+        and independent; or the residual as it is, uneven and alike in neighbours.
+    absolute_sigma : bool, optional
+        Whether ``weights`` are inverse variances as they stand, from which alone error bars
+        follow; otherwise the residual gives their scale.
     step : float, optional
         Of a descent, in inverse squared source units; the largest safe one when None.
     num_iter : int, optional
@@ -145,11 +198,11 @@ def estimate_kernel(
         If the images do not determine the kernel: too few pixels, or a source that is flat or
         lacks frequencies. The message says what would help.
     TypeError
-        If an image is complex, masked or not of numbers, or an argument is of a wrong type.
+        If an image is complex or not of numbers, or an argument is of a wrong type.
     ValueError
         If the shapes do not fit together, the kernel is larger than the image, a pixel that is
-        used is not finite, an argument does not go with the method or with another, or is out of
-        its range.
+        used is not finite, an image is masked and the method cannot leave pixels out, an argument
+        does not go with the method or with another, or is out of its range.
 
     See Also
     --------
@@ -193,7 +246,8 @@ def estimate_kernel(
             as_flag(asked[name], name)
     chosen = method_of(as_choice(method, "method", METHODS))
     options = _options_of(method, asked)
-    problem = problem_of(source, result, kernel_shape, boundary, background, channel_axis)
+    rules = PixelRules(mask, source_mask, weights, saturation, nan_policy, source_variance)
+    problem = problem_of(source, result, kernel_shape, boundary, background, channel_axis, rules)
     found: KernelFit = chosen.fit(problem, options, Run(as_workers(workers), as_callback(callback)))
     return found
 
@@ -219,11 +273,18 @@ def _defaults() -> dict[str, Any]:
     }
 
 
+def _is_given(value: Any, default: Any) -> bool:
+    """Tell whether an argument is not its default; arrays never are."""
+    if value is None or value is default:
+        return False
+    return not (isinstance(value, Hashable) and value == default)
+
+
 def _options_of(method: str, asked: dict[str, Any]) -> Any:
     """Return what is asked of a method, or say which of it the method does not take."""
     defaults = _defaults()
     for name in _refused_by(method):
-        if asked[name] is not None and asked[name] != defaults[name]:
+        if _is_given(asked[name], defaults[name]):
             takers = " or ".join(repr(other) for other in METHODS if name not in _refused_by(other))
             msg = f"{name} goes with method={takers}, got method={method!r}; leave it out"
             raise ValueError(msg)

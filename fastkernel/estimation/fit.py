@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from os import PathLike
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_boundary, as_image, as_workers
+from fastkernel._images.pairs import Fitted
 from fastkernel._images.windows import Window, window_of_mode, window_of_pair
 from fastkernel._machine.kept import kept_property
 from fastkernel._typing import (
+    AnyArray,
+    BoolArray,
     Border,
     FloatArray,
     LstsqSolver,
@@ -26,21 +29,10 @@ from fastkernel._typing import (
     Symmetry,
 )
 from fastkernel.convolution.convolve import convolved
-from fastkernel.estimation.display import (
-    answer_html,
-    answer_text,
-    background_fact,
-    bars_fact,
-    iterations_fact,
-    plot_fit,
-)
 from fastkernel.estimation.polynomial import polynomial_image
-from fastkernel.estimation.quality import Verdict
+from fastkernel.estimation.shown import Shown
 from fastkernel.estimation.solvers.direct import Factor
 from fastkernel.estimation.solvers.solution import Solution
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class _KeptEquations(Protocol):
@@ -58,6 +50,8 @@ class _KeptEquations(Protocol):
     def kernel_shape(self) -> Shape: ...
     @property
     def background_terms(self) -> int: ...
+    @property
+    def total_weight(self) -> float: ...
     def __add__(self, other: Self) -> Self: ...
     def crop(self, kernel_shape: Shape | int) -> Self: ...
     def save(self, path: str | PathLike[str]) -> None: ...
@@ -69,6 +63,7 @@ class _KeptEquations(Protocol):
         nonnegative: bool = False,
         unit_sum: bool = False,
         symmetric: Symmetry | None = None,
+        basis: ArrayLike | None = None,
         separable: bool = False,
         step: float | None = None,
         num_iter: int | None = None,
@@ -77,23 +72,8 @@ class _KeptEquations(Protocol):
     ) -> KernelFit: ...
 
 
-class Fitted(NamedTuple):
-    """Which pixels of a pair were fitted.
-
-    Attributes
-    ----------
-    source_shape : (int, int)
-        Of the source.
-    window : Window
-        The fitted pixels.
-    """
-
-    source_shape: Shape
-    window: Window
-
-
 @dataclass(frozen=True, eq=False, repr=False)
-class KernelFit:
+class KernelFit(Shown):
     r"""A kernel, and how far to believe it.
 
     Attributes
@@ -106,7 +86,8 @@ class KernelFit:
         ``a`` rows above and ``b`` columns left: a kernel that is 1 there shifts an image down and
         to the right.
     residual_rms : float
-        Root mean square of result less prediction over the fitted pixels, in result units.
+        Root mean square of result less prediction over the fitted pixels, by their weights, in
+        result units.
         From the equations alone it cannot be seen below 3e-8 of the result's own, which is then
         what stands here; `estimate_kernel` reads the pixels again where that matters.
     condition_number : float
@@ -138,8 +119,6 @@ class KernelFit:
     equations : NormalEquations or None
         What was solved; solve it again for another ridge or a smaller kernel. None for a kernel
         of so many taps that they were not formed.
-    quality : Verdict or None
-        Whether to believe the kernel, and why; None where nothing has judged it.
     """
 
     kernel: FloatArray
@@ -156,28 +135,63 @@ class KernelFit:
     history: Mapping[str, FloatArray] | None = None
     background: float | FloatArray | None = None
     ridge: float = 0.0
-    quality: Verdict | None = None
     _fitted: tuple[Fitted, ...] = ()
+    _scatter: FloatArray | None = None
+    _variance: float = math.nan
+
+    @property
+    def used(self) -> BoolArray | tuple[BoolArray, ...] | None:
+        """Which pixels of the result were fitted: bool array of its shape; one a pair of several.
+
+        False where a border rule would be needed that was not given, where a mask or saturation
+        left a pixel out, and where ``sigma_clip`` did. None where the method keeps no account.
+        """
+        masks = tuple(part.mask() for part in self._fitted)
+        return masks[0] if len(masks) == 1 else masks or None
 
     @kept_property
     def standard_errors(self) -> FloatArray:
         """Standard error of every tap, (p, q) float64, in units of the kernel.
 
-        The square roots of the diagonal of ``s**2 * inv(gram)``, with the residual variance
-        ``s**2 = energy of the residual / (n_pixels - n)``, where ``n`` counts the taps that
-        constraints leave free and the coefficients of the background; infinite where no pixel is
-        left to judge by. They cover noise and rounding that is independent from pixel to pixel, not
-        a kernel larger than the fitted one. NaN, not available, where the method knows none.
+        The square roots of the diagonal of `covariance`. With ``errors="even"`` they cover noise
+        and rounding that is independent from pixel to pixel and alike (with weights: of variances
+        that are their inverses), not a kernel larger than the fitted one. NaN, not available,
+        where the method knows none.
         """
-        if self._factor is None:
-            return np.full(self.kernel.shape, math.nan)
-        left = self.n_pixels - len(self._factor.lower)
-        if self.equations is not None:
-            left -= self.equations.background_terms
-        if left <= 0:
+        if self._factor is None or self._scatter is not None:
+            return np.sqrt(np.diag(self.covariance)).reshape(self.kernel.shape)
+        if math.isinf(self._variance):
             return np.full(self.kernel.shape, math.inf)
-        variance = self.residual_rms**2 * self.n_pixels / left
-        return np.sqrt(variance * self._factor.inverse_diagonal()).reshape(self.kernel.shape)
+        return np.sqrt(self._variance * self._factor.inverse_diagonal()).reshape(self.kernel.shape)
+
+    @kept_property
+    def covariance(self) -> FloatArray:
+        """Covariance of the taps, (p * q, p * q) float64, in C order, in squared kernel units.
+
+        ``s**2 * inv(gram)``, with the residual variance ``s**2 = weighted energy of the residual
+        / (n_pixels - n)``, where ``n`` counts the taps that constraints leave free and the
+        coefficients of the background, and ``s = 1`` for ``absolute_sigma=True``; infinite where
+        no pixel is left to judge by. With ``errors="robust"`` the sandwich
+        ``inv(gram) @ scatter @ inv(gram)`` [1]_, [2]_, whose scatter is that of the residual times
+        the source, at the same pixel and at neighbours whose residuals are alike. NaN, not
+        available, where the method knows none.
+
+        References
+        ----------
+        .. [1] H. White, "A heteroskedasticity-consistent covariance matrix estimator and a direct
+           test for heteroskedasticity", Econometrica 48 (1980) 817-838.
+        .. [2] T. G. Conley, "GMM estimation with cross sectional dependence", J. Econometrics 92
+           (1999) 1-45.
+        """
+        taps = self.kernel.size
+        if self._factor is None:
+            return np.full((taps, taps), math.nan)
+        inverse = self._factor.solve(np.eye(taps))
+        if math.isinf(self._variance):
+            return np.full((taps, taps), math.inf)
+        if self._scatter is None:
+            return self._variance * inverse
+        return np.asarray(inverse @ self._scatter @ inverse)
 
     def predict(
         self,
@@ -315,7 +329,7 @@ class KernelFit:
         index = _index(pair, len(several))
         if several.ndim == 1:
             return float(several[index])
-        shape, fitted = self._fitted[index]
+        shape, _, fitted, *_ = self._fitted[index]
         if source_shape != shape:
             msg = (
                 f"source must have the shape {shape} of the source that was fitted, over which the "
@@ -325,70 +339,6 @@ class KernelFit:
             raise ValueError(msg)
         (top, left), (row, col) = window.source_origin, fitted.source_origin
         return polynomial_image(several[index], fitted.shape, (top - row, left - col), window.shape)
-
-    def plot(
-        self,
-        source: ArrayLike | None = None,
-        result: ArrayLike | None = None,
-        *,
-        boundary: Border | None = None,
-        pair: int | None = None,
-    ) -> Figure:
-        """Draw the kernel, and what tells how far to believe it.
-
-        Beside the kernel stand the history of the iterations, where there were any, or else the
-        standard errors, unless these are all alike; and the residual, if images are given.
-
-        Parameters
-        ----------
-        source, result : array_like of real numbers, optional
-            The images of `residual`, both or neither.
-        boundary, pair : optional
-            As in `residual`.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            Belongs to no window: a notebook shows it where it is the value of a cell; elsewhere
-            call its ``savefig``.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is missing, which the extra ``fastkernel[plot]`` installs.
-        TypeError, ValueError
-            If one image is given without the other, or as `residual`.
-        """
-        left = None
-        if source is not None and result is not None:
-            left = self.residual(source, result, boundary=boundary, pair=pair)
-        elif source is not None or result is not None:
-            missing = "result" if result is None else "source"
-            msg = f"plot needs both images to draw the residual, got no {missing}; pass it, or none"
-            raise ValueError(msg)
-        return plot_fit(self, residual=left)
-
-    def _facts(self) -> dict[str, str]:
-        end = "converged" if self.converged else "not converged"
-        facts = {
-            "kernel": "{}×{}, taps sum to {:.6g}".format(*self.kernel.shape, self.kernel.sum()),
-            "method": f"{self.method}, {self.solver}, {end}",
-            "residual": f"{self.residual_rms:.4g} rms over {self.n_pixels} pixels",
-            "condition number": f"{self.condition_number:.2g}",
-        }
-        facts |= iterations_fact(self.num_iter, self.converged)
-        if self.ridge:
-            facts["ridge"] = f"{self.ridge:.4g}"
-        if self.background is not None:
-            facts["background"] = background_fact(self.background)
-        return facts
-
-    def __repr__(self) -> str:
-        return answer_text("KernelFit", self._facts(), self.kernel, self.quality)
-
-    def _repr_html_(self) -> str:
-        facts = self._facts() | bars_fact(self.kernel, self.standard_errors)
-        return answer_html(facts, self.kernel, plot_fit, self, verdict=self.quality)
 
 
 def _index(pair: int | None, count: int) -> int:
@@ -407,7 +357,7 @@ def _index(pair: int | None, count: int) -> int:
     return int(pair)
 
 
-def _shape(image: FloatArray) -> Shape:
+def _shape(image: AnyArray) -> Shape:
     rows, cols = image.shape
     return rows, cols
 
@@ -421,6 +371,10 @@ def fit_of(
     equations: _KeptEquations | None = None,
     background: float | FloatArray | None = None,
     fitted: Sequence[Fitted] = (),
+    scatter: FloatArray | None = None,
+    absolute: bool = False,
+    total_weight: float | None = None,
+    background_terms: int = 0,
 ) -> KernelFit:
     """Return the answer that taps make: the one place where a `KernelFit` is made.
 
@@ -438,11 +392,26 @@ def fit_of(
     equations, background : optional
         As in `KernelFit`.
     fitted : sequence of Fitted, optional
-        The pixels of every pair, which say where a background stands.
+        The pixels of every pair.
+    scatter : (p * q, p * q) float64 array, optional
+        What a robust covariance rests on.
+    absolute : bool, optional
+        Whether the weights are inverse variances.
+    total_weight : float, optional
+        Sum of the weights of the fitted pixels; that of the equations, or their number.
+    background_terms : int, optional
+        Coefficients beside the kernel, where there are no equations that tell.
     """
+    if total_weight is None:
+        total_weight = n_pixels if equations is None else equations.total_weight
+    if equations is not None:
+        background_terms = equations.background_terms
+    free = 0 if solution.factor is None else len(solution.factor.lower)
+    left = n_pixels - free - background_terms
+    variance = math.inf if left <= 0 else 1.0 if absolute else max(residual_energy, 0.0) / left
     return KernelFit(
         kernel=solution.taps,
-        residual_rms=math.sqrt(max(residual_energy, 0.0) / n_pixels),
+        residual_rms=math.sqrt(max(residual_energy, 0.0) / total_weight),
         condition_number=solution.condition_number,
         rank=solution.rank,
         n_pixels=n_pixels,
@@ -456,4 +425,6 @@ def fit_of(
         background=background,
         ridge=solution.ridge,
         _fitted=tuple(fitted),
+        _scatter=None if scatter is None else scatter * (n_pixels / max(left, 1)),
+        _variance=variance,
     )

@@ -4,34 +4,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastkernel._images.checks import as_boundary, as_degree, as_kernel_shape
-from fastkernel._images.pairs import Pair, as_pairs
-from fastkernel._images.windows import window_of_pair
-from fastkernel._typing import AnyArray, Border, Boundary, Images, Shape
+from fastkernel._images.pairs import Pair, as_pairs, pair_of
+from fastkernel._images.usable import Observed, PixelRules
+from fastkernel._typing import Border, Boundary, Images, Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Pairs of images, and what is known of the kernel that they share before it is looked for.
 
-    What a pixel is worth (a weight, a mask) belongs to its pair: a field of `Pair` reaches every
-    job that reads pixels.
-
     Attributes
     ----------
-    images : list of (source, result)
-        At least one pair, each an array or a `LazyImage`.
+    images : list of Observed
+        At least one pair, with what is known of its pixels.
     kernel_shape : (int, int) or None
         Rows and columns of the kernel, in pixels; None for those of the images.
     boundary : str or None
         What stood beyond the source's frame; None where that is not known.
     background : int or None
         Degree of the polynomial beside the convolution; None where there is none.
+    may_be_clipped : bool
+        Whether nothing is said of where the result's levels end.
     """
 
-    images: list[tuple[AnyArray, AnyArray]]
+    images: list[Observed]
     kernel_shape: Shape | None
     boundary: Boundary | None = None
     background: int | None = None
+    may_be_clipped: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -48,7 +48,7 @@ class Problem:
             If a pair's shapes do not fit together, or the kernel does not fit inside.
         """
         shape = self.shape
-        return [Pair(x, y, window_of_pair(x, y, shape, self.boundary)) for x, y in self.images]
+        return [pair_of(images, shape, self.boundary) for images in self.images]
 
 
 def problem_of(
@@ -58,11 +58,13 @@ def problem_of(
     boundary: Border | None,
     background: Any,
     channel_axis: int | None,
+    rules: PixelRules | None = None,
 ) -> Problem:
     """Return the arguments of `estimate_kernel` that say what is fitted, checked one by one."""
     return Problem(
-        as_pairs(source, result, channel_axis),
+        as_pairs(source, result, channel_axis, rules),
         None if kernel_shape is None else as_kernel_shape(kernel_shape),
         None if boundary is None else as_boundary(boundary),
         None if background is None else as_degree(background),
+        may_be_clipped=rules is not None and rules.saturation is None,
     )

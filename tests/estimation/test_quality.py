@@ -243,7 +243,95 @@ def test_verdict(facts, errors, further, says):
 def test_outermost_taps_ask_for_a_larger_size_unless_they_are_noise(rng):
     kernel = np.pad(np.full((3, 3), 1 / 9), 1)
     shaped = changed(**SHAPED)
-    assert "try --size 7x7" in str(judge(np.full((3, 3), 1 / 9), np.full((3, 3), 1e-4), shaped))
-    assert "--size" not in str(judge(kernel, np.full((5, 5), 1e-4), shaped))
+    small = judge(np.full((3, 3), 1 / 9), np.full((3, 3), 1e-4), shaped)
+    assert "its outermost taps are not zero, so it may be larger than 3x3" in small.reasons
+    assert "try kernel_shape=(7, 7)" in small.helps
+    assert "kernel_shape" not in str(judge(kernel, np.full((5, 5), 1e-4), shaped).helps)
     noisy = kernel + 1e-3 * rng.standard_normal((5, 5))
-    assert "--size" not in str(judge(noisy, np.full((5, 5), 1e-3), shaped))
+    assert "kernel_shape" not in str(judge(noisy, np.full((5, 5), 1e-3), shaped).helps)
+    helps = judge(noisy, np.full((5, 5), 1e-2), FINE).helps
+    assert helps[0] == "try kernel_shape=(1, 1): the outermost taps are noise"
+    assert helps[1:] == ("more pixels: larger images, or more pairs that share the kernel",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "further", "helps"),
+    [
+        ({}, {}, ()),
+        (SHAPED, {"lossy": True}, ("files that were not compressed with losses",)),
+        (
+            SHAPED | {"clipped": 0.2},
+            {},
+            (
+                'saturation="auto", which leaves clipped pixels out',
+                'method="lad", which clipped pixels cannot pull away',
+            ),
+        ),
+        (SHAPED | {"mean": 0.2}, {}, ('background="constant": the residual has a mean of 0.2',)),
+        (
+            SHAPED | {"largest": 40.0},
+            {},
+            ('method="lad", which few wrong pixels cannot pull away',),
+        ),
+        (
+            {"rounding": 0.27},
+            {},
+            ("images of more levels (16 bits, or floats), or a source with more contrast",),
+        ),
+        ({}, {"converged": False}, ("more iterations",)),
+        ({}, {"condition_number": 1e12}, ("a source with more detail, or a smaller kernel",)),
+    ],
+)
+def test_says_what_would_help(facts, further, helps):
+    kernel = np.zeros((3, 3))
+    kernel[1, 1] = 1.0
+    facts = changed(**facts)
+    verdict = judge(kernel, np.full((3, 3), 1e-4), facts, **further)
+    assert verdict.helps == helps
+    assert verdict.facts is facts
+
+
+def test_believes_nothing_that_few_pixels_tell():
+    verdict = judge(np.ones((3, 3)), np.full((3, 3), 1e-4), changed(n_pixels=9))
+    assert verdict.belief == "do not believe it"
+    assert verdict.reasons[0] == "9 pixels tell nothing of 9 taps"
+
+
+def test_facts_of_a_part_of_the_pixels(rng):
+    source, result = rng.integers(0, 256, (2, 60, 70)).astype(float)
+    residual = rng.standard_normal((60, 70)).cumsum(axis=1)
+    used = rng.random((60, 70)) < 0.7
+    used[:16, :24] = False  # six whole tiles
+    want = facts_of([Plane(residual, source, result, used)], limits=(0, 255))
+    gradients = np.gradient(source)
+    # What stands at the others has no say, not even what is no number.
+    for part in (residual, result):
+        part[~used] = np.nan
+    assert facts_of([Plane(residual, source, result, used)], limits=(0, 255)) == want
+    left, seen = residual[used], result[used]
+    inside = (seen > 0) & (seen < 255)
+    assert want.n_pixels == used.sum()
+    assert_allclose(want.rms, np.sqrt(np.mean(left**2)), rtol=1e-12)
+    assert_allclose(want.mean, left.mean(), rtol=1e-12)
+    assert want.largest == np.abs(left[inside]).max()
+    assert_allclose(want.change, (seen - source[used]).std(), rtol=1e-12)
+    assert_allclose(want.contrast, seen.std(), rtol=1e-12)
+    assert_allclose(want.clipped, 1 - inside.mean(), rtol=1e-12)
+    both = used[:, 1:] & used[:, :-1]
+    lagged = (residual[:, 1:] * residual[:, :-1])[both].mean() / np.mean(left**2)
+    assert_allclose(want.neighbours, lagged, rtol=1e-12)
+    counts = used[:56, :64].reshape(7, 8, 8, 8).sum(axis=(1, 3))
+    energies = [
+        np.where(used, part, 0)[:56, :64].reshape(7, 8, 8, 8).sum(axis=(1, 3))[counts > 32]
+        / counts[counts > 32]
+        for part in (residual**2, gradients[0] ** 2 + gradients[1] ** 2)
+    ]
+    assert_allclose(want.detail, stats.spearmanr(*energies).statistic, rtol=1e-9)
+
+
+def test_robust_facts_of_a_part(rng):
+    residual = rng.standard_normal((100, 100))
+    used = rng.random((100, 100)) < 0.4
+    residual[~used] = 1e6
+    facts = facts_of([Plane(residual, residual, residual, used)], robust=True)
+    assert_allclose(facts.rms, 1, rtol=0.05)

@@ -29,10 +29,16 @@ CASES = {
         r"result must hold real numbers, got dtype object; convert it with \.astype",
     ),
     "text": ({"source": [["a"]]}, TypeError, r"source must hold real numbers, got dtype <U1"),
-    "masked source": (
-        {"source": np.ma.masked_less(IMAGE, 0.5)},
+    "source of masked rows": (
+        {"source": list(np.ma.masked_less(IMAGE, 0.5))},
         TypeError,
-        r"source must not be masked, got .* set at \d+ pixels .*; crop to .*method='lad'",
+        r"source must not be masked, got .* set at \d+ pixels .*; crop to pixels that are good",
+    ),
+    "masks and a method that leaves no pixel out": (
+        {"source": np.ma.masked_less(IMAGE, 0.5), "result": IMAGE, "method": "fft"},
+        ValueError,
+        r"source must not be masked for method='fft', which cannot leave a pixel out, got .* at "
+        r"\d+ pixels; use method='lstsq' or 'lad', or crop to pixels that are good",
     ),
     "colour without channel_axis": (
         {"source": np.zeros((20, 30, 3))},
@@ -99,7 +105,7 @@ CASES = {
     "NaN in the source": (
         {"source": NAN},
         ValueError,
-        r"source must be finite, got nan at index \(7, 9\); crop to where all pixels are",
+        r"source must be finite, got nan at index \(7, 9\); nan_policy='omit' leaves",
     ),
     "infinity in the result": (
         {"result": np.where(np.isnan(NAN), -np.inf, IMAGE), "boundary": "zero"},

@@ -1,10 +1,14 @@
-"""An image that carries a set mask is never taken without it, whoever made it."""
+"""An image that carries a set mask is never taken without it, whoever made it.
+
+Fits of kernels use the masks that they can take apart. All else is refused.
+"""
 
 import numpy as np
 import pytest
 from shared import Dataset
 
 from fastkernel import (
+    SingularFitError,
     circshift,
     convolution_matrix,
     convolution_operator,
@@ -23,6 +27,7 @@ from fastkernel import (
 from fastkernel._images.masks import masked_pixels
 
 IMAGE = np.random.default_rng(0).random((12, 13))
+RESULT = np.random.default_rng(1).random((12, 13))
 BAD = np.zeros(IMAGE.shape, bool)
 BAD[3, 4] = BAD[7, 1] = True
 KERNEL = np.full((3, 3), 1 / 9)
@@ -128,13 +133,25 @@ CALLS = {
     "richardson_lucy": lambda x: richardson_lucy(x, KERNEL, 2),
     "restore_tiled": lambda x: restore_tiled(richardson_lucy, x, KERNEL, num_iter=2),
 }
+
+
+def fit_with_another(x, y, **rules):
+    """As a sequence, whose second pair is good."""
+    both = {name: [rule, None] for name, rule in rules.items()}
+    return estimate_kernel([x, IMAGE], [y, IMAGE], 3, **both).kernel
+
+
 FITS = {
-    "lstsq": lambda x, y: estimate_kernel(x, y, 3),
-    "fft": lambda x, y: estimate_kernel(x, y, 3, method="fft", epsilon=1.0),
-    "lad": lambda x, y: estimate_kernel(x, y, 3, method="lad"),
-    "sequence": lambda x, y: estimate_kernel([x, IMAGE], [y, IMAGE], 3),
-    "normal_equations": lambda x, y: normal_equations(x, y, 3),
+    "lstsq": lambda x, y, **rules: estimate_kernel(x, y, 3, **rules).kernel,
+    "lad": lambda x, y, **rules: estimate_kernel(x, y, 3, method="lad", **rules).kernel,
+    "richardson_lucy": lambda x, y, **rules: (
+        estimate_kernel(x, y, 3, method="richardson_lucy", num_iter=3, **rules).kernel
+    ),
+    "sequence": fit_with_another,
+    "normal_equations": lambda x, y, **rules: normal_equations(x, y, 3, **rules).gram,
 }
+# What holds pixels and a mask of their shape, apart from each other.
+TAKEN_APART = ["masked array", "NDData", "NDData, flags", "NDData, list", "CCDData"]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -151,13 +168,53 @@ def test_taken_where_no_pixel_is_masked(kind, call):
 
 
 @pytest.mark.parametrize("call", FITS)
-@pytest.mark.parametrize("kind", MASKED)
-def test_refused_in_a_pair(kind, call):
-    advice = r" must not be masked, .*; crop to pixels that are good, .*method='lad'"
+@pytest.mark.parametrize("kind", TAKEN_APART)
+def test_used_in_a_pair(kind, call):
+    free = FITS[call](IMAGE, RESULT)
+    for got, want in (
+        (FITS[call](MASKED[kind], RESULT), FITS[call](IMAGE, RESULT, source_mask=BAD)),
+        (FITS[call](RESULT, MASKED[kind]), FITS[call](RESULT, IMAGE, mask=BAD)),
+    ):
+        np.testing.assert_array_equal(got, want)
+        assert not np.array_equal(got, free)
+
+
+@pytest.mark.parametrize("call", FITS)
+@pytest.mark.parametrize("mask", [None, np.zeros_like(BAD)], ids=["no mask", "no pixel masked"])
+def test_what_is_no_array_is_read_whether_masked_or_not(mask, call):
+    free = FITS[call](IMAGE, RESULT)
+    np.testing.assert_array_equal(FITS[call](Data(mask), RESULT), free)
+    np.testing.assert_array_equal(FITS[call](Array(mask), RESULT), free)
+
+
+def test_all_of_an_image_masked():
+    whole = MASKED["all of it"]
+    for x, y in ((whole, RESULT), (IMAGE, whole)):
+        for method in ("lstsq", "lad", "richardson_lucy"):
+            with pytest.raises(SingularFitError, match=r"0 pixels .* masked are left out"):
+                estimate_kernel(x, y, 3, method=method)
+        assert normal_equations(x, y, 3).n_pixels == 0
+        np.testing.assert_array_equal(
+            fit_with_another(x, y), estimate_kernel(IMAGE, IMAGE, 3).kernel
+        )
+
+
+@pytest.mark.parametrize("call", FITS)
+@pytest.mark.parametrize("kind", sorted({*MASKED} - {*TAKEN_APART, "all of it"}))
+def test_refused_in_a_pair_where_it_cannot_be_taken_apart(kind, call):
+    advice = r" must not be masked, got a mask .* lost here; crop to pixels that are good"
     with pytest.raises(TypeError, match=r"source(\[0\])?" + advice):
         FITS[call](MASKED[kind], IMAGE)
     with pytest.raises(TypeError, match=r"result(\[0\])?" + advice):
         FITS[call](IMAGE, MASKED[kind])
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_refused_by_the_method_that_leaves_no_pixel_out(kind):
+    for name, pair in (("source", (MASKED[kind], IMAGE)), ("result", (IMAGE, MASKED[kind]))):
+        with pytest.raises((TypeError, ValueError), match=rf"{name} must not be masked") as caught:
+            estimate_kernel(*pair, 3, method="fft", epsilon=1.0)
+        assert "crop to pixels that are good" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", MASKED)
@@ -203,11 +260,12 @@ def test_no_advice_puts_numbers_in_place_of_pixels():
     hurt = np.where(BAD, np.nan, IMAGE)
     for call in (
         lambda: estimate_kernel(hurt, IMAGE, 3),
-        lambda: estimate_kernel(MASKED["masked array"], IMAGE, 3),
+        lambda: estimate_kernel(MASKED["dask"], IMAGE, 3),
+        lambda: estimate_kernel(MASKED["masked array"], IMAGE, 3, method="fft"),
         lambda: wiener(hurt, KERNEL, 0.1),
         lambda: convolve(hurt, KERNEL, method="fft"),
     ):
         with pytest.raises((TypeError, ValueError)) as caught:
             call()
-        assert "crop" in str(caught.value)
+        assert "crop" in str(caught.value) or "leaves such pixels out" in str(caught.value)
         assert not {"fill", "filled", "replace"} & set(str(caught.value).replace("(", " ").split())

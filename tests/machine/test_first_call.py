@@ -29,6 +29,7 @@ print("right")
 
 
 @pytest.mark.jit
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_a_first_call_may_be_interrupted_anywhere(tmp_path):
     ends = collections.Counter()
@@ -68,6 +69,7 @@ def test_what_is_made_out_of_reach_is_made():
     assert found == [True]
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_without_a_thread_ctrl_c_is_heard_afterwards(monkeypatch):
     def start(thread):

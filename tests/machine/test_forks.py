@@ -73,6 +73,44 @@ def test_a_child_forked_meanwhile_works(case):
     )
 
 
+# The other thread is at this import when the parent forks, and goes on while the parent waits.
+FORK_DURING_IMPORT = """
+import os, signal, sys, threading, time
+import fastkernel as fk
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == {name!r}:
+            entered.set()
+            time.sleep(0.3)
+
+entered = threading.Event()
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=lambda: fk.convolve)
+thread.start()
+assert entered.wait(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if fk.convolve([[1, 2]], [[3]])[0, 1] == 6 else 1)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fastkernel.convolution.convolve",  # nothing is imported yet
+        "numba.core.transforms",  # which takes a lock of logging's
+        "fastkernel._loops.stencil",  # which takes a lock of the compiler's
+    ],
+)
+def test_a_fork_waits_for_an_import_and_holds_nothing_that_it_needs(name):
+    code = FORK_DURING_IMPORT.format(name=name)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=30, check=True)
+
+
 def test_a_lock_is_free_in_the_child_and_in_the_parent():
     code = """
 import os, threading

@@ -88,6 +88,7 @@ sys.exit(7)
 
 
 @pytest.mark.jit
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 @pytest.mark.parametrize(
     ("routine", "n"), [("eigenvectors", 1800), ("singular_values", 1500), ("cholesky", 4500)]

@@ -109,6 +109,7 @@ assert normal_equations(small + 1, small, 3).gram[0, 0] == 38 * 38
 
 
 @pytest.mark.jit
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_stops_at_once_and_the_next_call_is_right():
     done = subprocess.run(
         [sys.executable, "-c", CTRL_C], capture_output=True, text=True, timeout=120, check=True

@@ -29,10 +29,12 @@ from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._loops import moments
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares
 from fastkernel._typing import AnyArray, Boundary, FloatArray, Shape
+from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations import gathering_engines as engines
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.equations.sweeps import BLOCK_SHAPE
 from fastkernel.estimation.polynomial import polynomial_image, scaled, values_of
+from fastkernel.estimation.solvers.direct import factorise
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -219,6 +221,15 @@ class BackgroundSums:
         """Number of coefficients."""
         return len(self.moments)
 
+    def plus(self, other: "BackgroundSums", sign: int) -> "BackgroundSums":
+        """Return the sums over this one's pixels and another's, or (-1) less those."""
+        return BackgroundSums(
+            self.degree,
+            self.products + sign * other.products,
+            self.gram + sign * other.gram,
+            self.moments + sign * other.moments,
+        )
+
     def solve(self, moments: FloatArray) -> FloatArray:
         """Return the coefficients ``b`` with ``gram @ b = moments``, one column each."""
         return np.asarray(linalg.solve(self.gram, moments, assume_a="pos", check_finite=False))
@@ -255,7 +266,7 @@ def background_sums(
     -----
     Both images are read once, at ``degree + 1`` multiply-adds a pixel, whatever the kernel.
     """
-    source, result, window = pair
+    source, result, window, *_ = pair
     if min(window.shape) <= degree:
         msg = (
             f"background of degree {degree} needs at least {degree + 1} rows and columns of "
@@ -279,15 +290,6 @@ def background_sums(
     return BackgroundSums(degree, by_tap, gram, found)
 
 
-def background_sums_of(
-    pairs: Sequence[Pair], kernel_shape: Shape, degree: int | None, workers: int
-) -> list[BackgroundSums]:
-    """Return the sums of every pair, whose background is its own; none where there is none."""
-    if degree is None:
-        return []
-    return [background_sums(pair, kernel_shape, degree, workers) for pair in pairs]
-
-
 def eliminate(equations: NormalEquations, backgrounds: Sequence[BackgroundSums]) -> NormalEquations:
     r"""Return the equations of the kernel alone, each pair's best background taken for granted.
 
@@ -307,7 +309,7 @@ def eliminate(equations: NormalEquations, backgrounds: Sequence[BackgroundSums])
     """
     gram, right, energy = equations.gram.copy(), equations.moments.copy(), equations.energy
     for sums in backgrounds:
-        lower = linalg.cholesky(sums.gram, lower=True, check_finite=False)
+        lower = _factor(sums)
         columns = np.column_stack([sums.products.T, sums.moments])
         white = linalg.solve_triangular(lower, columns, lower=True, check_finite=False)
         taps, answer = white[:, :-1], white[:, -1]
@@ -325,6 +327,19 @@ def eliminate(equations: NormalEquations, backgrounds: Sequence[BackgroundSums])
         background_terms=equations.background_terms + sum(sums.terms for sums in backgrounds),
         background_energy=equations.background_energy + (equations.energy - energy),
     )
+
+
+def _factor(sums: BackgroundSums) -> FloatArray:
+    """Return the Cholesky factor of a background's own equations, or say why there is none."""
+    try:
+        return factorise(sums.gram).lower
+    except SingularFitError:
+        msg = (
+            f"the images do not determine a background of degree {sums.degree}: too few pixels are "
+            "fitted, once those that are masked are left out. What helps: a lower degree, or more "
+            "pixels in different rows and columns"
+        )
+        raise SingularFitError(msg) from None
 
 
 def coefficients_of(sums: BackgroundSums, kernel: FloatArray) -> FloatArray:

@@ -6,22 +6,15 @@ Sums add up in the order of the jobs, so the number of workers does not change a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastkernel._images.borders import load
-from fastkernel._images.checks import as_callback, as_kernel_shape, as_workers
 from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._loops import rims
 from fastkernel._machine.run import Run
-from fastkernel._typing import Background, Border, Engine, FloatArray, Images, Progress, Shape
-from fastkernel.estimation.equations.background import (
-    BackgroundSums,
-    background_sums_of,
-    eliminate,
-)
+from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import ENGINES, choose_engine, is_narrow
 from fastkernel.estimation.equations.gathering_engines import (
     FftJob,
@@ -30,13 +23,10 @@ from fastkernel.estimation.equations.gathering_engines import (
     rim_jobs,
     tile_jobs,
 )
-from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.equations.sweeps import Job, each_pair
-from fastkernel.estimation.problem import problem_of
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(NamedTuple):
     """What a least-squares fit needs to know about its pixels; shifts in correlation order."""
 
     gram: FloatArray
@@ -151,97 +141,3 @@ def as_engine(engine: str, pairs: Sequence[Pair]) -> str:
         msg = f"engine='integer' needs images of at most 8 bits, got {dtypes}; use 'auto'"
         raise ValueError(msg)
     return engine
-
-
-def equations_of(
-    pairs: Sequence[Pair],
-    kernel_shape: Shape,
-    run: Run,
-    engine: str = "auto",
-    backgrounds: Sequence[BackgroundSums] = (),
-) -> NormalEquations:
-    """Return the equations of pairs that are known to be good, less backgrounds."""
-    sums = gather(pairs, kernel_shape, run, engine)
-    # A shift by (i, j) belongs to the tap that a convolution flips onto it.
-    equations = NormalEquations(
-        np.ascontiguousarray(sums.gram[::-1, ::-1]),
-        sums.moments[::-1].copy(),
-        sums.energy,
-        sum(pair.window.n_pixels for pair in pairs),
-        kernel_shape,
-    )
-    return eliminate(equations, backgrounds) if backgrounds else equations
-
-
-def normal_equations(
-    source: Images,
-    result: Images,
-    kernel_shape: Shape | int,
-    *,
-    boundary: Border | None = None,
-    background: Background | None = None,
-    channel_axis: int | None = None,
-    engine: Engine = "auto",
-    workers: int | None = None,
-    callback: Progress | None = None,
-) -> NormalEquations:
-    r"""Gather the normal equations of the kernel that turns one image into another.
-
-    Parameters
-    ----------
-    source, result : array_like of real numbers, or a sequence of them
-        As in `estimate_kernel`, in any unit: a result of shape (m, n) ("same"),
-        (m - p + 1, n - q + 1) ("valid") or (m + p - 1, n + q - 1) ("full") of a source (m, n).
-    kernel_shape : (int, int) or int
-        Rows ``p`` and columns ``q`` of the kernel, in pixels.
-    boundary, channel_axis, engine, workers, callback : optional
-        As in `estimate_kernel`.
-    background : {"constant"} or int, optional
-        As in `estimate_kernel`; the equations are those of the kernel beside the best of them.
-
-    Returns
-    -------
-    NormalEquations
-        Exact sums, without rounding, where both images hold integers of at most 8 bits (by
-        transforms, as long as a bound on their error proves it: past 10**9 pixels).
-
-    Raises
-    ------
-    TypeError
-        If an image is complex, masked or not of numbers.
-    ValueError
-        If the shapes do not fit together, the kernel is larger than the image, a pixel that is
-        used is not finite, or another argument is out of its range.
-
-    See Also
-    --------
-    estimate_kernel : Gathers and solves in one call.
-
-    Notes
-    -----
-    The products of an image with itself at all pairs of shifts follow from ``2pq - p - q + 1``
-    sums over its pixels and from its rim, by the displacement rule of covariance-method linear
-    prediction [1]_. With the moments that makes ``3pq - p - q + 1`` multiply-adds a pixel, where
-    the definition takes ``(p*q)**2``. Pixels are read tile by tile: memory beyond the images is
-    a few megabytes a worker, whatever their size.
-
-    References
-    ----------
-    .. [1] M. Morf, B. Dickinson, T. Kailath, A. Vieira, "Efficient solution of covariance
-       equations for linear prediction", IEEE Trans. ASSP 25 (1977) 429-433.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
-    >>> halves = [normal_equations(part, part, 3) for part in (image[:26], image[24:])]
-    >>> whole = normal_equations(image, image, 3)
-    >>> bool(((halves[0] + halves[1]).gram == whole.gram).all())
-    True
-    """
-    shape, threads = as_kernel_shape(kernel_shape), as_workers(workers)
-    problem = problem_of(source, result, shape, boundary, background, channel_axis)
-    pairs = problem.pairs()
-    chosen = as_engine(engine, pairs)
-    backgrounds = background_sums_of(pairs, shape, problem.background, threads)
-    return equations_of(pairs, shape, Run(threads, as_callback(callback)), chosen, backgrounds)

@@ -79,7 +79,7 @@ class DirectJob:
 
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums."""
-        (source, result, window), (p, q) = self.pair, self.kernel_shape
+        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
         dtype = _SCRATCH_DTYPES[self.engine]
         sums = scratch.array(
             "sums", lags.sums_shape(self.kernel_shape, dtype), lags.sums_dtype(dtype)
@@ -132,7 +132,7 @@ class FftJob:
 
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
-        (source, result, window), (p, q) = self.pair, self.kernel_shape
+        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
         rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
         core, energy = max(tile[2] for tile in self.tiles), 0.0
         with borrowed_row_transforms(self.length, 3 * core + p - 1) as plan:
@@ -171,7 +171,7 @@ class FftJob:
         return Found(found[1][:, q - 1 :], found[0], energy)
 
     def _is_exact(self) -> bool:
-        source, result, _ = self.pair
+        source, result, *_ = self.pair
         if source.dtype.kind == "f" or result.dtype.kind == "f":
             return False
         n_pixels = sum(tile[2] for tile in self.tiles) * self.length

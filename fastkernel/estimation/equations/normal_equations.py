@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fastkernel._images.checks import as_callback, as_kernel_shape
 from fastkernel._typing import FloatArray, LstsqSolver, Progress, Ridge, Shape, Symmetry
@@ -24,9 +25,9 @@ from fastkernel.estimation.solvers.solve import solve
 _EPS = float(np.finfo(np.float64).eps)
 _FIELDS = ("gram", "moments", "energy", "n_pixels", "kernel_shape")
 # Files of version 0.1 do not have these.
-_LATER_FIELDS = ("background_terms", "background_energy")
+_LATER_FIELDS = ("background_terms", "background_energy", "total_weight")
 # What comes of bytes that are no archive, an archive of something else, or a damaged one.
-_NO_ARCHIVE = (
+NO_ARCHIVE = (
     ValueError,
     KeyError,
     TypeError,
@@ -67,6 +68,8 @@ class NormalEquations:
         Coefficients of backgrounds that were eliminated from the rest, all pairs together.
     background_energy : float
         What these took from ``energy``, in squared result units.
+    total_weight : float
+        Sum of the weights of the rows; ``n_pixels``, where they have none, for NaN.
     """
 
     gram: FloatArray
@@ -76,6 +79,11 @@ class NormalEquations:
     kernel_shape: Shape
     background_terms: int = 0
     background_energy: float = 0.0
+    total_weight: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.total_weight):
+            object.__setattr__(self, "total_weight", float(self.n_pixels))
 
     def __repr__(self) -> str:
         # A Gram matrix would fill the screen.
@@ -109,6 +117,7 @@ class NormalEquations:
             self.kernel_shape,
             self.background_terms + other.background_terms,
             self.background_energy + other.background_energy,
+            self.total_weight + other.total_weight,
         )
 
     def __radd__(self, other: int, /) -> Self:
@@ -138,18 +147,13 @@ class NormalEquations:
         >>> NormalEquations.zero((5, 7)).crop((3, 3)).gram.shape
         (9, 9)
         """
-        p, q = as_kernel_shape(kernel_shape)
-        rows, cols = self.kernel_shape
-        if p > rows or q > cols:
-            msg = f"kernel_shape must fit inside {self.kernel_shape}, got {(p, q)}"
-            raise ValueError(msg)
-        top, left = (rows - 1) // 2 - (p - 1) // 2, (cols - 1) // 2 - (q - 1) // 2
-        taps = np.arange(rows * cols).reshape(rows, cols)[top : top + p, left : left + q].ravel()
+        shape = as_kernel_shape(kernel_shape)
+        taps = centred_taps(self.kernel_shape, shape).ravel()
         return replace(
             self,
             gram=self.gram[np.ix_(taps, taps)],
             moments=self.moments[taps],
-            kernel_shape=(p, q),
+            kernel_shape=shape,
         )
 
     def solve(
@@ -160,6 +164,7 @@ class NormalEquations:
         nonnegative: bool = False,
         unit_sum: bool = False,
         symmetric: Symmetry | None = None,
+        basis: ArrayLike | None = None,
         separable: bool = False,
         step: float | None = None,
         num_iter: int | None = None,
@@ -178,7 +183,7 @@ class NormalEquations:
             not tell all taps apart: the shortest of the best kernels, by an eigendecomposition,
             with its ``rank``. "gradient_descent" is the plain iteration from zero, "fista" the
             accelerated one; both are projected where there are constraints.
-        ridge : float, "gcv" or ("smooth", float), optional
+        ridge : float, "gcv", ("smooth", float) or ("smooth", "gcv"), optional
             Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
             "gcv" chooses it by generalised cross-validation of the fit without ``nonnegative``,
             ``unit_sum`` and ``separable``. "smooth" puts it on the second differences of the
@@ -187,10 +192,19 @@ class NormalEquations:
             Whether no tap may be below 0.
         unit_sum : bool, optional
             Whether the taps must have the sum 1. Both together make the simplex.
-        symmetric : {"even", "rotation"}, optional
-            "even": the kernel equals itself turned by half a turn,
-            ``k[i, j] == k[p - 1 - i, q - 1 - j]``. "rotation": it equals itself turned by a
-            quarter turn, and so by any; ``p == q``. Mirror images need not be equal.
+        symmetric : str, optional
+            What the kernel equals itself under. Turns: "even", half a turn,
+            ``k[i, j] == k[p - 1 - i, q - 1 - j]``; "rotation", a quarter turn, and so any,
+            ``k[i, j] == k[j, p - 1 - i]`` with ``p == q``. Mirrors: "left_right",
+            ``k[i, j] == k[i, q - 1 - j]``; "up_down", ``k[i, j] == k[p - 1 - i, j]``; "mirror",
+            both; "square", both and the diagonal ``k[i, j] == k[j, i]``, with ``p == q``.
+        basis : (p * q, b) array_like of real numbers, optional
+            Kernels of which the answer is a sum: one a column, taps in C order, of any scale,
+            such as `fastkernel.basis.gaussian_polynomials`. ``kernel.ravel() == basis @ c``, where
+            ``numpy.linalg.lstsq(basis, kernel.ravel())`` returns ``c``. All else is said of the
+            taps: ridges, the shortest kernel, standard errors. It goes with ``unit_sum`` and
+            every solver, but not with ``nonnegative``, ``symmetric`` and ``separable``. ``rank``
+            counts columns.
         separable : bool, optional
             Whether the kernel is a column times a row. The best is sought from several starts,
             each improved until the kernel changes by less than ``tol`` of its length; it may
@@ -224,13 +238,14 @@ class NormalEquations:
             infinite ``condition_number`` and a ``rank`` below the number of taps say so.
         TypeError, ValueError
             If an argument is out of its range, two do not go together, ``step`` is larger than is
-            stable, or ``symmetric="rotation"`` is asked of a kernel that is not square.
+            stable, ``symmetric`` asks for a quarter turn or "square" of a kernel that is not
+            square, or ``basis`` has not one row a tap, or columns that are sums of others.
 
         Notes
         -----
         Rounding reaches the taps at about ``condition_number * 1e-16`` of their size; with
         constraints it is that of the equations that they leave. Standard errors are known for
-        "cholesky" alone, symmetric or of unit sum included.
+        "cholesky" alone, symmetric, of unit sum or of a basis included.
 
         Examples
         --------
@@ -248,6 +263,7 @@ class NormalEquations:
             nonnegative=nonnegative,
             unit_sum=unit_sum,
             symmetric=symmetric,
+            basis=basis,
             separable=separable,
             step=step,
             num_iter=num_iter,
@@ -269,6 +285,7 @@ class NormalEquations:
             n_pixels=self.n_pixels,
             kernel_shape=self.kernel_shape,
             background_terms=self.background_terms,
+            weight=self.total_weight,
         )
 
     @property
@@ -321,9 +338,19 @@ class NormalEquations:
                 found = {name: file[name] for name in _FIELDS}
                 found |= {name: file[name] for name in _LATER_FIELDS if name in file}
             return cls(**_checked(found))
-        except _NO_ARCHIVE as reason:
+        except NO_ARCHIVE as reason:
             msg = f"{str(path)!r} does not hold normal equations saved by fastkernel: {reason}"
             raise ValueError(msg) from reason
+
+
+def centred_taps(kernel_shape: Shape, smaller: Shape) -> NDArray[np.intp]:
+    """Return which taps of a kernel, in C order, make a smaller one around the centre tap."""
+    (rows, cols), (p, q) = kernel_shape, smaller
+    if p > rows or q > cols:
+        msg = f"kernel_shape must fit inside {kernel_shape}, got {smaller}"
+        raise ValueError(msg)
+    top, left = (rows - 1) // 2 - (p - 1) // 2, (cols - 1) // 2 - (q - 1) // 2
+    return np.arange(rows * cols).reshape(rows, cols)[top : top + p, left : left + q]
 
 
 def _checked(found: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -343,15 +370,17 @@ def _checked(found: dict[str, np.ndarray]) -> dict[str, Any]:
         msg = "gram is no sum of squares: it must be symmetric, its diagonal not negative"
         raise ValueError(msg)
     numbers: dict[str, Any] = {}
-    for name in ("energy", "background_energy"):
-        numbers[name] = float(_single(found, name, "iuf"))
-        if not 0 <= numbers[name] < math.inf:
-            msg = f"{name} is {numbers[name]}, no sum of squares"
-            raise ValueError(msg)
     for name in ("n_pixels", "background_terms"):
         numbers[name] = int(_single(found, name, "iu"))
         if numbers[name] < 0:
             msg = f"{name} is {numbers[name]}, a count"
+            raise ValueError(msg)
+    if "total_weight" not in found:  # a file of version 0.1
+        found["total_weight"] = np.asarray(numbers["n_pixels"])
+    for name in ("energy", "background_energy", "total_weight"):
+        numbers[name] = float(_single(found, name, "iuf"))
+        if not 0 <= numbers[name] < math.inf:
+            msg = f"{name} is {numbers[name]}, no sum of squares"
             raise ValueError(msg)
     return {"gram": gram, "moments": moments, "kernel_shape": (rows, cols), **numbers}
 

@@ -1,110 +1,146 @@
 """What a kernel leaves unexplained, computed pixel by pixel: its moments and its energy."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import fft
 
-from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair
 from fastkernel._loops import lags, moments
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares
-from fastkernel._typing import FloatArray, Shape
-from fastkernel.estimation.equations import gathering_engines as engines
+from fastkernel._typing import FloatArray
 from fastkernel.estimation.equations.background import BackgroundSums, terms_of
-from fastkernel.estimation.equations.sweeps import View, each_pair, sweep
+from fastkernel.estimation.equations.sweeps import View, sweep
+from fastkernel.estimation.equations.transformed_sweeps import sweep_by_transforms
 from fastkernel.estimation.polynomial import values_of
 
 
-def residual_moments(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> tuple[FloatArray, float]:
-    """Return the moments and the energy of what a kernel leaves unexplained, tap by tap.
+class Beside(NamedTuple):
+    """Backgrounds beside a kernel.
+
+    Attributes
+    ----------
+    lines : list of (rows, cols)
+        The polynomials along the axes of every pair's window, (degree + 1, n) each.
+    coefficients : list of (degree + 1, degree + 1) float64 arrays
+        Every pair's, by degree.
+    """
+
+    lines: list[tuple[FloatArray, FloatArray]]
+    coefficients: list[FloatArray]
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Sequence[Pair],
+        backgrounds: Sequence[BackgroundSums],
+        coefficients: Sequence[FloatArray],
+    ) -> "Beside":
+        """Return backgrounds by their coefficients, one a term."""
+        lines, matrices = [], []
+        for pair, sums, found in zip(pairs, backgrounds, coefficients, strict=True):
+            rows, cols = (values_of(n, sums.degree).T.copy() for n in pair.window.shape)
+            matrix = np.zeros((sums.degree + 1, sums.degree + 1))
+            matrix[terms_of(sums.degree)] = found
+            lines.append((rows, cols))
+            matrices.append(matrix)
+        return cls(lines, matrices)
+
+
+def leave_residual(view: View, beside: Beside | None) -> tuple[FloatArray, FloatArray]:
+    """Subtract from ``view.y`` what a kernel and its background explain.
+
+    Returns
+    -------
+    rows, cols : (degree + 1, n) float64 arrays
+        The polynomials of the tile's rows and columns; of degree -1 without a background.
+    """
+    (top, left, height, width), number = view.tile, view.number
+    left_over = view.y[:, :width]
+    left_over -= view.convolved
+    if beside is None:
+        return np.zeros((0, height)), np.zeros((0, width))
+    rows, cols = beside.lines[number]
+    rows, cols = rows[:, top : top + height].copy(), cols[:, left : left + width].copy()
+    for row, across in zip(rows, beside.coefficients[number] @ cols, strict=True):
+        left_over -= row[:, None] * across
+    return rows, cols
+
+
+def _weigh(pair: Pair, view: View) -> float:
+    """Return the energy of the residual in ``view.y`` by its weights, which it is multiplied by."""
+    height, width = view.convolved.shape
+    if pair.even:
+        return float(lags.energy(view.y, (height, width)))
+    weights = view.scratch.array("weights", (height, width))
+    pair.load_weights(view.tile[0], view.tile[1], weights)
+    return float(moments.weigh(view.y, weights))
+
+
+class Residual(NamedTuple):
+    """Sums over what a kernel and its backgrounds leave unexplained, by the weights of the pixels.
+
+    Attributes
+    ----------
+    moments : (p*q,) float64 array
+        By shift: of the residual times the shifted source.
+    energy : float
+        Of the squared residual.
+    beside : list of (terms,) float64 arrays
+        Of the residual times the background's polynomials, one a pair; empty without backgrounds.
+    """
+
+    moments: FloatArray
+    energy: float
+    beside: list[FloatArray]
+
+
+def residual_sums(
+    pairs: Sequence[Pair],
+    taps: FloatArray,
+    beside: Beside | None,
+    run: Run,
+    *,
+    transforms: bool = False,
+) -> Residual:
+    """Return the sums over a residual, computed pixel by pixel.
 
     Parameters
     ----------
     pairs : sequence of Pair
-        At least one, of finite pixels.
+        At least one, of finite pixels; in memory where there are backgrounds.
     taps : (p, q) float64 array
         The kernel by shift, that is flipped both ways.
+    beside : Beside or None
+        The backgrounds.
     run : Run
         How. The answer is the same bit for bit.
-
-    Returns
-    -------
-    moments : (p*q,) float64 array
-        By shift: sums of the residual times the shifted source.
-    energy : float
-        Sum of the squared residual.
+    transforms : bool, optional
+        Whether to read tiles by transforms: for many taps, where their rounding does not matter.
     """
 
-    def act(view: View, found: float | None) -> float:
+    def act(view: View, found: tuple[FloatArray, float] | None) -> tuple[FloatArray, float]:
         height, width = view.convolved.shape
-        left_over = view.y[:, :width]
-        left_over -= view.convolved
-        return (found or 0.0) + float(lags.energy(view.y, (height, width)))
+        rows, cols = leave_residual(view, beside)
+        n = len(rows)
+        total, energy = found or (np.zeros((n, n)), 0.0)
+        energy += _weigh(pairs[view.number], view)
+        if n:
+            sums, down = np.zeros((height, n)), np.zeros((n, n))
+            moments.add_row_sums(view.y, width, cols, sums)
+            moments.add_row_sums(np.ascontiguousarray(sums.T), height, rows, down)
+            total += down.T
+        return total, energy
 
     right, energy = np.zeros(taps.shape), 0.0
-    for _, found, part in sweep(pairs, taps, act, run):
+    left = [] if beside is None else [np.zeros(part.shape) for part in beside.coefficients]
+    each = sweep_by_transforms if transforms else sweep
+    for number, found, (sums, part) in each(pairs, taps, act, run):
         right += found
         energy += part
-    return right.ravel(), energy
-
-
-@dataclass(frozen=True, slots=True)
-class _TransformJob:
-    """Some tiles of a pair, convolved and correlated by transforms of a grid."""
-
-    pair: Pair
-    shape: Shape
-    spectrum: NDArray[np.complex128]
-    grid: Shape
-    tiles: Sequence[Tile]
-
-    def __call__(self, _: Scratch, stopped: Callable[[], bool]) -> tuple[FloatArray, float]:
-        (p, q), window = self.shape, self.pair.window
-        total, energy = np.zeros(self.spectrum.shape, np.complex128), 0.0
-        for top, left, height, width in self.tiles:
-            if stopped():
-                break
-            x, y = np.empty((height + p - 1, width + q - 1)), np.empty((height, width))
-            load(self.pair.source, window.source_pixel(top, left), window.boundary, x)
-            load(self.pair.result, window.result_pixel(top, left), window.boundary, y)
-            spectrum = fft.rfft2(x, self.grid)
-            y -= fft.irfft2(spectrum * self.spectrum, self.grid)[:height, :width]
-            energy += float(np.sum(y * y))
-            total += spectrum * fft.rfft2(y, self.grid).conj()
-        return fft.irfft2(total, self.grid)[:p, :q], energy
-
-
-def residual_moments_by_transforms(
-    pairs: Sequence[Pair], taps: FloatArray, run: Run
-) -> tuple[FloatArray, float]:
-    """Return what `residual_moments` does, for kernels of so many taps that transforms are faster.
-
-    Parameters and answer are those of `residual_moments`, but for rounding.
-    """
-    p, q = taps.shape
-    grid = _grid(p), _grid(q)
-    spectrum = fft.rfft2(taps, grid).conj()
-
-    def make_jobs(_: int, pair: Pair) -> list[_TransformJob]:
-        tiles = Tiles(pair.window.shape, (grid[0] - p + 1, grid[1] - q + 1))
-        parts = shares(tiles, engines.MAX_JOBS)
-        return [_TransformJob(pair, (p, q), spectrum, grid, part) for part in parts]
-
-    right, energy = np.zeros((p, q)), 0.0
-    for _, pieces in each_pair(pairs, (p, q), make_jobs, run.silent, math.inf):
-        for _, (part, part_energy) in pieces:
-            right += part
-            energy += part_energy
-    return right.ravel(), energy
-
-
-def _grid(k: int) -> int:
-    return int(fft.next_fast_len(max(256, 4 * k), real=True))
+        if left:
+            left[number] += sums
+    return Residual(right.ravel(), energy, [part[terms_of(len(part) - 1)] for part in left])
 
 
 def residual_moments_beside(
@@ -139,41 +175,12 @@ def residual_moments_beside(
     coefficients : list of (terms,) float64 array
         These backgrounds'.
     """
-    values = [
-        [values_of(n, sums.degree).T.copy() for n in pair.window.shape]
-        for pair, sums in zip(pairs, backgrounds, strict=True)
-    ]
-    n_terms = [sums.degree + 1 for sums in backgrounds]
-
-    def act(view: View, found: tuple[FloatArray, float] | None) -> tuple[FloatArray, float]:
-        (top, left, height, width), number = view.tile, view.number
-        n, (rows, cols) = n_terms[number], values[number]
-        total, energy = found or (np.zeros((n, n)), 0.0)
-        rows, cols = rows[:, top : top + height].copy(), cols[:, left : left + width].copy()
-        left_over = view.y[:, :width]
-        left_over -= view.convolved
-        matrix = np.zeros((n, n))
-        matrix[terms_of(n - 1)] = coefficients[number]
-        for row, across in zip(rows, matrix @ cols, strict=True):
-            left_over -= row[:, None] * across
-        sums, down = np.zeros((height, n)), np.zeros((n, n))
-        moments.add_row_sums(view.y, width, cols, sums)
-        moments.add_row_sums(np.ascontiguousarray(sums.T), height, rows, down)
-        total += down.T
-        return total, energy + lags.energy(view.y, (height, width))
-
-    right, energy = np.zeros(taps.shape), 0.0
-    left = [np.zeros((n, n)) for n in n_terms]
-    for number, found, (sums, part) in sweep(pairs, taps, act, run):
-        right += found
-        left[number] += sums
-        energy += part
-    moments_by_tap = right[::-1, ::-1].ravel()
+    found = residual_sums(pairs, taps, Beside.of(pairs, backgrounds, coefficients), run)
+    moments_by_tap, energy = found.moments[::-1], found.energy
     corrected = []
-    for sums_of_pair, before, found in zip(backgrounds, coefficients, left, strict=True):
-        unexplained = found[terms_of(sums_of_pair.degree)]
-        step = sums_of_pair.solve(unexplained)
-        moments_by_tap = moments_by_tap - sums_of_pair.products @ step
+    for sums, before, unexplained in zip(backgrounds, coefficients, found.beside, strict=True):
+        step = sums.solve(unexplained)
+        moments_by_tap = moments_by_tap - sums.products @ step
         energy -= float(unexplained @ step)
         corrected.append(before + step)
     return moments_by_tap[::-1], max(energy, 0.0), corrected

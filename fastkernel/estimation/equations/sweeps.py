@@ -104,7 +104,7 @@ def _resident(pair: Pair, kernel_shape: Shape) -> Iterator[Pair]:
     The sums of blocks add up. A block of the source keeps the rows that the next one needs, so
     nothing is read twice but the few columns that neighbours share in images wider than a block.
     """
-    source, result, window = pair
+    source, result, window, *_ = pair
     if not (isinstance(source, LazyImage) or isinstance(result, LazyImage)):
         yield pair
         return
@@ -177,7 +177,7 @@ class _SweepJob(Generic[T]):
     def __call__(
         self, scratch: Scratch, stopped: Callable[[], bool]
     ) -> tuple[int, FloatArray, T | None]:
-        (source, result, window), (p, q) = self.pair, self.taps.shape
+        (source, result, window, *_), (p, q) = self.pair, self.taps.shape
         dtype = np.dtype(np.float64)
         sums = scratch.array("sums", lags.sums_shape((p, q), dtype))
         out, found = np.zeros((lags.KINDS, p, q)), None

@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType
 from typing import get_args
 
-from fastkernel import _imported
+from fastkernel._loops._unbroken import import_whole
 from fastkernel._typing import Method
 
 # A method is imported when it is asked for: least squares need not wait for the others.
@@ -23,4 +23,4 @@ METHODS: tuple[Method, ...] = get_args(Method)
 @cache
 def method_of(name: str) -> ModuleType:
     """Return the module of a method."""
-    return _imported(f"estimation.methods.{name}")
+    return import_whole(f"fastkernel.estimation.methods.{name}")

@@ -15,7 +15,7 @@ from fastkernel._images.checks import (
     refuse_non_finite,
     refuse_overflow,
 )
-from fastkernel._images.pairs import in_memory
+from fastkernel._images.pairs import Fitted, Pair, in_memory, refuse_uneven
 from fastkernel._images.rows import rows_of
 from fastkernel._images.windows import Window, centre, window_of_pair
 from fastkernel._loops import spectra as loops
@@ -153,7 +153,8 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     .. [3] F. J. Harris, "On the use of windows for harmonic analysis with the discrete Fourier
        transform", Proc. IEEE 66 (1978) 51, doi:10.1109/PROC.1978.10837.
     """
-    pairs = [(in_memory(x), in_memory(y)) for x, y in problem.images]
+    refuse_uneven(problem.images, "fft")
+    pairs = [(in_memory(x), in_memory(y)) for x, y, *_ in problem.images]
     frame = _frame(pairs)
     whole = problem.kernel_shape is None
     shape = frame if whole else problem.shape
@@ -176,7 +177,10 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     solution = Solution(
         taps=kernel, solver="division", rank=kernel.size, condition_number=condition
     )
-    return fit_of(solution, energy, n_pixels, method="fft")
+    fitted = (
+        [] if whole else [Fitted.of(Pair(*pair, w)) for pair, w in zip(pairs, windows, strict=True)]
+    )
+    return fit_of(solution, energy, n_pixels, method="fft", fitted=fitted)
 
 
 def _frame(pairs: Sequence[tuple[AnyArray, AnyArray]]) -> Shape:

@@ -1,7 +1,7 @@
 """Least total absolute deviation: a fit that a minority of wrong pixels cannot pull away."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
@@ -11,12 +11,12 @@ import numpy as np
 from scipy import optimize
 
 from fastkernel._images.checks import as_choice, as_count, as_penalty, refuse_non_finite
-from fastkernel._images.pairs import held, used_images
+from fastkernel._images.pairs import OMIT, Fitted, Pair, held, used_images
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import wait_for
 from fastkernel._typing import FloatArray, LadSolver, Progress
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.equations.gathering import equations_of
+from fastkernel.estimation.equations.formed import gathered
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.methods.lad_points import (
     AllPixels,
@@ -27,6 +27,7 @@ from fastkernel.estimation.methods.lad_points import (
     answers_at,
     choose_points,
     design_rows,
+    weights_at,
 )
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.direct import Factor, factorise, refuse_too_few
@@ -234,7 +235,9 @@ class Options:
         If one is out of its range; for ``points`` see `fit`.
     """
 
-    of_problem: ClassVar = ("boundary",)
+    of_problem: ClassVar = (
+        *("boundary", "mask", "source_mask", "weights", "saturation", "nan_policy"),
+    )
 
     solver: str = "auto"
     points: int | None = None
@@ -295,9 +298,9 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     .. [1] K. Madsen and H. B. Nielsen, "A finite smoothing algorithm for linear l1 estimation",
        SIAM J. Optim. 3 (1993) 223-235.
     """
-    kernel_shape, pairs = problem.shape, held(problem.pairs())
+    kernel_shape, pairs = problem.shape, _normalised(held(problem.pairs()))
     taps = math.prod(kernel_shape)
-    n_pixels = sum(pair.window.n_pixels for pair in pairs)
+    n_pixels = sum(pair.n_pixels for pair in pairs)
     refuse_too_few(n_pixels, taps)
     n_points = _as_points(options.points, taps, n_pixels)
     course = _Course(_NUM_ITER if options.num_iter is None else options.num_iter, run.progress)
@@ -309,16 +312,15 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     if chosen == "linear_programming" and n_points is None:
         n_points = min(n_pixels, max(_POINTS, _POINTS_A_TAP * taps))
     if n_points is None:
-        equations = equations_of(pairs, kernel_shape, run.silent)
-        # By shift.
-        gram, moments = equations.gram[::-1, ::-1].copy(), equations.moments[::-1].copy()
-        energy = equations.energy
+        gram, moments, energy = gathered(pairs, kernel_shape, None, run.silent).sums
         data: Data = AllPixels(pairs, kernel_shape, run.silent)
     else:
         for name, image, origin in used_images(pairs):
-            refuse_non_finite(name, image, origin)
+            refuse_non_finite(name, image, origin, OMIT)
         places = choose_points(pairs, kernel_shape, n_points)
-        rows, answers = design_rows(pairs, kernel_shape, places), answers_at(pairs, places)
+        weights = weights_at(pairs, places)
+        rows = weights[:, None] * design_rows(pairs, kernel_shape, places)
+        answers = weights * answers_at(pairs, places)
         gram, moments, energy = rows.T @ rows, answers @ rows, float(answers @ answers)
         data = Points(rows, answers)
     factor: Factor | None = factorise(gram)
@@ -354,7 +356,37 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         converged=converged,
         history={"objective": np.array(course.objective)},
     )
-    return fit_of(solution, last.energy, data.n_points, method="lad")
+    return fit_of(
+        solution,
+        last.energy,
+        data.n_points,
+        method="lad",
+        fitted=[] if n_points is not None else [Fitted.of(pair) for pair in pairs],
+    )
+
+
+def _normalised(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return pairs whose weights have the root mean square 1, in which residuals are measured."""
+    squares = [
+        (float(pair.n_pixels) if pair.weights is None else _energy(pair), pair.n_pixels)
+        for pair in pairs
+    ]
+    total, n_pixels = (sum(part) for part in zip(*squares, strict=True))
+    scale = math.sqrt(n_pixels / total) if total > 0 else 1.0
+    if all(pair.weights is None for pair in pairs):
+        return list(pairs)
+    return [
+        pair._replace(
+            weights=scale * (np.ones(pair.window.shape) if pair.weights is None else pair.weights)
+        )
+        for pair in pairs
+    ]
+
+
+def _energy(pair: Pair) -> float:
+    """Return the sum of the squared weights of the pixels that are fitted."""
+    weights = np.asarray(pair.weights, np.float64)
+    return float(np.sum(weights**2, where=True if pair.used is None else pair.used))
 
 
 def _as_points(value: int | None, taps: int, n_pixels: int) -> int | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastkernel._images.borders import OUTSIDE, load, source_index
 from fastkernel._images.pairs import Pair
 from fastkernel._images.windows import centre
+from fastkernel._loops import design_rows as row_loops
 from fastkernel._loops import deviations
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import split
@@ -89,14 +90,14 @@ class Data(Protocol):
 
 
 def _symmetric(upper: FloatArray, taps: int) -> FloatArray:
-    """Return a matrix from the upper triangle that `deviations.add_products` fills."""
+    """Return a matrix from the upper triangle that `row_loops.add_products` fills."""
     found = np.triu(upper[:taps, :taps])
     return np.asarray(found + np.triu(found, 1).T)
 
 
 def _padded(taps: int) -> int:
-    """Return the rows of the scratch of `deviations.add_products`."""
-    return -(-taps // deviations.BLOCK) * deviations.BLOCK
+    """Return the rows of the scratch of `row_loops.add_products`."""
+    return -(-taps // row_loops.BLOCK) * row_loops.BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Points:
         for start, stop in split(len(places), _BLOCK):
             columns, part = np.zeros((n, _BLOCK)), places[start:stop]
             columns[: len(taps), : len(part)] = (weights[part, None] * self.rows[part]).T
-            deviations.add_products(columns, len(part), upper)
+            row_loops.add_products(columns, len(part), upper)
         total, smooth, energy, inside = sums
         pull, gram = clipped[0] @ self.rows, _symmetric(upper, len(taps))
         return Measured(total, smooth, energy, inside, pull, gram)
@@ -159,7 +160,7 @@ class AllPixels:
     @property
     def n_points(self) -> int:
         """How many there are."""
-        return sum(pair.window.n_pixels for pair in self.pairs)
+        return sum(pair.n_pixels for pair in self.pairs)
 
     def measure(self, taps: FloatArray, delta: float, outside: bool = False) -> Measured:
         """See `Data`."""
@@ -171,15 +172,20 @@ class AllPixels:
             sums, upper = found or (np.zeros(4), np.zeros((n, n)))
             shape = view.convolved.shape
             residual = view.scratch.array("residual", shape)
-            sums += deviations.clip_residual(view.y, view.convolved, delta, residual)
+            weights, out = self._weigh(view)
+            total, smooth, energy, inside = deviations.clip_residual(
+                view.y, view.convolved, delta, residual
+            )
+            sums += total, smooth - out * delta / 2, energy, inside - out
+            view.y[:, : shape[1]] *= weights
             rows = view.scratch.array("rows", (n, _BLOCK))
             rows[len(taps) :] = 0
             place = 0
             while place < residual.size and not view.stopped():
                 place, count = deviations.collect_rows(
-                    view.x, residual, self.kernel_shape, delta, outside, place, rows
+                    view.x, residual, weights, self.kernel_shape, delta, outside, place, rows
                 )
-                deviations.add_products(rows, count, upper)
+                row_loops.add_products(rows, count, upper)
             return sums, upper
 
         pull, sums, upper = np.zeros(self.kernel_shape), np.zeros(4), np.zeros((n, n))
@@ -205,16 +211,18 @@ class AllPixels:
         def act(view: View, found: tuple[float, _Candidates] | None) -> tuple[float, _Candidates]:
             top, left, _, width = view.tile
             total, before = found or (0.0, (np.zeros(0), np.zeros((0, 3), np.int64)))
+            weights, _ = self._weigh(view)
             part = view.y[:, :width]
             part -= view.convolved
             residual = part.ravel()
             size = np.abs(residual)
             # What is farther than all candidates so far need not be looked at.
             worst = np.abs(before[0]).max() if len(before[0]) == n else math.inf
-            place = np.flatnonzero(size < worst)
+            place = np.flatnonzero((size < worst) & (weights.ravel() > 0))
             row, col = np.divmod(place, width)
             places = np.column_stack([np.full(len(place), view.number), row + top, col + left])
             np.sign(part, out=part)
+            part *= weights
             return total + float(size.sum()), least([before, (residual[place], places)])
 
         pull, total, parts = np.zeros(self.kernel_shape), 0.0, []
@@ -224,7 +232,20 @@ class AllPixels:
             parts.append(candidates)
         residual, places = least(parts)
         rows = design_rows(self.pairs, self.kernel_shape, places)
+        rows *= weights_at(self.pairs, places)[:, None]
         return Near(rows, residual, pull.ravel() - np.sign(residual) @ rows, total)
+
+    def _weigh(self, view: View) -> tuple[FloatArray, int]:
+        """Multiply result and convolution by the weights; return these, and how many are 0."""
+        (top, left, height, width), pair = view.tile, self.pairs[view.number]
+        weights = view.scratch.array("weights", (height, width))
+        if pair.even:
+            weights.fill(1.0)
+            return weights, 0
+        pair.load_weights(top, left, weights)
+        view.y[:, :width] *= weights
+        view.convolved[...] *= weights
+        return weights, weights.size - int(np.count_nonzero(weights))
 
     def _sweep(
         self, taps: FloatArray, act: Callable[[View, T | None], T]
@@ -254,7 +275,7 @@ def design_rows(
     """
     p, q = kernel_shape
     out = np.empty((len(places), p, q))
-    for number, (source, _, window) in enumerate(pairs):
+    for number, (source, _, window, *_) in enumerate(pairs):
         chosen = places[:, 0] == number
         maps = [
             source_index(start, start + n + k - 1, length, window.boundary)
@@ -271,10 +292,20 @@ def design_rows(
 def answers_at(pairs: Sequence[Pair], places: NDArray[np.int64]) -> FloatArray:
     """Return the result's pixels at places as `design_rows` takes them, (n,) float64."""
     out = np.empty(len(places))
-    for number, (_, result, window) in enumerate(pairs):
+    for number, (_, result, window, *_) in enumerate(pairs):
         chosen = places[:, 0] == number
         top, left = window.result_origin
         out[chosen] = result[places[chosen, 1] + top, places[chosen, 2] + left]
+    return out
+
+
+def weights_at(pairs: Sequence[Pair], places: NDArray[np.int64]) -> FloatArray:
+    """Return the weights of pixels at places as `design_rows` takes them, (n,) float64."""
+    out = np.ones(len(places))
+    for number, pair in enumerate(pairs):
+        if pair.weights is not None:
+            chosen = places[:, 0] == number
+            out[chosen] = pair.weights[places[chosen, 1], places[chosen, 2]]
     return out
 
 
@@ -283,8 +314,9 @@ def choose_points(pairs: Sequence[Pair], kernel_shape: Shape, n: int) -> NDArray
 
     Where the source is flat under the kernel a pixel sees the sum of the taps alone. The steepest
     pixels of all would crowd along one edge, which tells taps apart across it and not along it.
-    Cells that are spread evenly take one point each, where the gradient of the source under the
-    centre tap has the most energy; the flattest cells, as far as there are too many, none.
+    Cells that are spread evenly take one point each of those that are fitted, where the gradient
+    of the source under the centre tap has the most energy; the flattest cells, as far as there
+    are too many, none.
 
     Parameters
     ----------
@@ -300,7 +332,7 @@ def choose_points(pairs: Sequence[Pair], kernel_shape: Shape, n: int) -> NDArray
     (n, 3) int64 array
         Number of the pair, row and column in its window, in that order.
     """
-    pixels = sum(pair.window.n_pixels for pair in pairs)
+    pixels = sum(pair.n_pixels for pair in pairs)
     side = max(1, math.isqrt(pixels // n))
     energies, places = [], []
     for number, pair in enumerate(pairs):
@@ -308,6 +340,8 @@ def choose_points(pairs: Sequence[Pair], kernel_shape: Shape, n: int) -> NDArray
         # Whole rows of cells at a time.
         for top, bottom in split(height, side * max(1, 64 // side)):
             energy = _gradient_energy(pair, kernel_shape, top, bottom)
+            if pair.used is not None:
+                energy[~pair.used[top:bottom]] = -1.0
             rows, cols = -(-(bottom - top) // side), -(-width // side)
             padded = np.full((rows * side, cols * side), -1.0)
             padded[: bottom - top, :width] = energy
@@ -320,8 +354,9 @@ def choose_points(pairs: Sequence[Pair], kernel_shape: Shape, n: int) -> NDArray
             places.append(np.column_stack([np.full(row.size, number), row.ravel(), col.ravel()]))
     found = np.concatenate(places)
     # A stable order, so that equals are chosen alike everywhere.
-    chosen = np.sort(np.argsort(-np.concatenate(energies), kind="stable")[:n])
-    return found[chosen]
+    energy = np.concatenate(energies)
+    chosen = np.sort(np.argsort(-energy, kind="stable")[:n])
+    return found[chosen[energy[chosen] >= 0]]
 
 
 def _gradient_energy(pair: Pair, kernel_shape: Shape, top: int, bottom: int) -> FloatArray:

@@ -2,38 +2,42 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import ClassVar, get_args
 
 import numpy as np
 
-from fastkernel._images.pairs import Pair, held
+from fastkernel._images.checks import as_choice, as_flag, as_number
+from fastkernel._images.pairs import Fitted, Pair, held
 from fastkernel._machine.run import Run
-from fastkernel._typing import FloatArray, Shape
-from fastkernel.estimation.equations.background import (
-    BackgroundSums,
-    background_of,
-    background_sums_of,
-    coefficients_of,
+from fastkernel._typing import Errors, FloatArray, Shape
+from fastkernel.errors import SingularFitError
+from fastkernel.estimation.equations.background import as_background, coefficients_of
+from fastkernel.estimation.equations.chosen_rows import rows_of
+from fastkernel.estimation.equations.clipping import (
+    between_ends,
+    cleaned,
+    clipped_share,
+    moved_pixels,
+    within,
 )
-from fastkernel.estimation.equations.gathering import as_engine, equations_of
+from fastkernel.estimation.equations.formed import Gathered, gathered
+from fastkernel.estimation.equations.gathering import as_engine
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.equations.residual import (
-    residual_moments,
+    Beside,
     residual_moments_beside,
-    residual_moments_by_transforms,
+    residual_sums,
 )
-from fastkernel.estimation.equations.unformed import UnformedEquations, unformed_equations
-from fastkernel.estimation.fit import Fitted, KernelFit, fit_of
+from fastkernel.estimation.equations.scatter import scatter_of
+from fastkernel.estimation.equations.source_sums import noise_energies
+from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.methods.lstsq_sampled import corrected, share_of_rows
+from fastkernel.estimation.methods.lstsq_unformed import fit_unformed
 from fastkernel.estimation.problem import Problem
-from fastkernel.estimation.solvers.conjugate_gradients import (
-    condition_number,
-    conjugate_gradients,
-)
-from fastkernel.estimation.solvers.descents import descend
 from fastkernel.estimation.solvers.direct import Factor, refuse_too_few
 from fastkernel.estimation.solvers.options import SolverOptions
-from fastkernel.estimation.solvers.penalties import Penalty
 from fastkernel.estimation.solvers.solution import Solution
 from fastkernel.estimation.solvers.solve import solve
 
@@ -46,22 +50,101 @@ FORMED = 4096
 _ROUNDING_ALLOWED = 1e-11
 _MAX_REFINEMENTS = 3
 
-# The pixels correct what conjugate gradients leave, so none need reach full accuracy; what
-# corrections correct is mostly rounding, of all frequencies, which takes more iterations than an
-# image does.
-_TOL, _REFINE_TOL = 1e-8, 1e-3
-_MAX_UNFORMED_REFINEMENTS = 5
-# Share of the taps' size below which a correction is the last.
-_REFINED = 1e-10
+# Root mean square, in levels, that rounding alone may leave; and the part of a residual that is
+# left without pixels at the ends of their range, from which down they are taken for cut off.
+_ROUNDED, _CUT_OFF = 0.32, 2 / 3
+
+# Standard deviations within which enough of a normal distribution is left; how often pixels are
+# clipped, and how often those may come back that were.
+_LEAST_CLIP = 1.5
+_MAX_CLIPS, _MAX_RETURNS = 40, 12
+
+# The penalty on second differences that goes with a noisy source, in units of its variance: 0.03
+# to 0.1 were best for point spread functions in simulated star fields.
+_SMOOTH_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(SolverOptions):
-    """What "lstsq" takes: what its solvers do, and ``engine``, how pixels are summed."""
+    """What "lstsq" takes: what its solvers do, and what it does with pixels.
 
-    of_problem: ClassVar = ("boundary", "background")
+    Attributes
+    ----------
+    engine : str
+        How pixels are summed.
+    sigma_clip : float or None
+        How many standard deviations a residual may be.
+    errors : {"even", "robust"}
+        Whether error bars take noise to be alike everywhere and white.
+    absolute_sigma : bool
+        Whether weights are inverse variances as they stand.
+    """
+
+    of_problem: ClassVar = (
+        *("boundary", "background", "mask", "source_mask", "weights", "saturation"),
+        *("nan_policy", "source_variance"),
+    )
 
     engine: str = "auto"
+    sigma_clip: float | None = None
+    errors: str = "even"
+    absolute_sigma: bool = False
+
+    def __post_init__(self) -> None:
+        SolverOptions.__post_init__(self)
+        as_choice(self.errors, "errors", get_args(Errors))
+        object.__setattr__(self, "absolute_sigma", as_flag(self.absolute_sigma, "absolute_sigma"))
+        if self.absolute_sigma and self.errors == "robust":
+            msg = (
+                "absolute_sigma=True takes the weights for inverse variances and errors='robust' "
+                "takes no noise for known: choose one"
+            )
+            raise ValueError(msg)
+        if self.sigma_clip is not None:
+            sigma = as_number(self.sigma_clip, "sigma_clip")
+            if not sigma >= _LEAST_CLIP:
+                msg = (
+                    f"sigma_clip must be at least {_LEAST_CLIP}, got {sigma}: of normal noise "
+                    "too little would be left to know its size by"
+                )
+                raise ValueError(msg)
+            object.__setattr__(self, "sigma_clip", sigma)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A fit under way: the pixels, what they add up to, and the kernel that these say."""
+
+    pairs: list[Pair]
+    sums: Gathered
+    equations: NormalEquations
+    solution: Solution
+    energy: float
+    given: list[FloatArray] | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the equations are those of all rows."""
+        return self.given is None
+
+    @property
+    def flipped(self) -> FloatArray:
+        """The kernel by shift."""
+        return np.ascontiguousarray(self.solution.taps[::-1, ::-1])
+
+    @property
+    def coefficients(self) -> list[FloatArray]:
+        """Those of the best backgrounds, or where the equations do not tell them, as given."""
+        if self.given is not None:
+            return self.given
+        return [coefficients_of(part, self.solution.taps) for part in self.sums.backgrounds]
+
+    @property
+    def beside(self) -> Beside | None:
+        """The best backgrounds."""
+        if not self.sums.backgrounds:
+            return None
+        return Beside.of(self.pairs, self.sums.backgrounds, self.coefficients)
 
 
 def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
@@ -71,59 +154,219 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     options.refuse_shape(shape)
     # Where a side is 1 or 2 the equations are no larger than what replaces them.
     if math.prod(shape) > FORMED and min(shape) > 2:
-        if problem.background is not None:
+        _refuse_formed(problem, options, pairs)
+        return fit_unformed(pairs, shape, options, run)
+    noisy = any(pair.source_variance is not None for pair in pairs)
+    if options.sigma_clip is not None or options.errors == "robust" or noisy:
+        pairs = held(pairs)
+    if noisy:
+        if options.absolute_sigma:
             msg = (
-                f"background goes with kernels of at most {FORMED} taps, got kernel_shape "
-                f"{shape}; subtract it from result, or use a smaller kernel_shape"
+                "absolute_sigma=True takes the weights for the inverse variances of all noise, "
+                "beside which source_variance tells of more: leave one out"
             )
             raise ValueError(msg)
-        return fit_unformed(pairs, shape, options, run)
-    backgrounds = background_sums_of(pairs, shape, problem.background, run.workers)
-    equations = equations_of(pairs, shape, run, engine, backgrounds)
-    system = equations.system
-    solution = solve(system, options, run.progress)
-    energy = system.residual_energy(solution.taps)
-    factor = None if options.smooth else solution.factor
-    if factor is not None and _rounding_shows(solution, energy, equations, pairs):
-        kernel, energy = _refine(solution, energy, factor, equations, pairs, backgrounds, run)
-        solution = solution._replace(taps=kernel)
-    found = [background_of(part, solution.taps) for part in backgrounds]
+        options = _with_ridge(options, pairs)
+    found = _first(pairs, problem, options, engine, run)
+    if problem.may_be_clipped and found.exact:
+        found = _unsaturated(found, shape, options, run)
+    if options.sigma_clip is not None:
+        found = _clipped(found, shape, options, options.sigma_clip, run)
+    plain = found.exact and not (options.smooth or noisy)
+    factor = found.solution.factor
+    if factor is not None and plain and _rounding_shows(found):
+        found = _refined(found, factor, run)
+    scatter = None
+    if factor is not None and (options.errors == "robust" or noisy):
+        gram = found.sums.equations(shape).gram if noisy else found.equations.gram
+        backgrounds = found.sums.backgrounds
+        scatter = scatter_of(found.pairs, found.flipped, found.beside, backgrounds, gram, run)
+    return _answer(found, options, scatter)
+
+
+def _first(pairs: list[Pair], problem: Problem, options: Options, engine: str, run: Run) -> _Fit:
+    """Fit all pixels that are used, by all of their rows, or by some and corrections."""
+    shape, degree = problem.shape, problem.background
+    # Corrections keep what equations alone constrain.
+    direct = options.solver == "auto" and not (options.nonnegative or options.separable)
+    noisy = any(pair.source_variance is not None for pair in pairs)
+    if direct and options.sigma_clip is None and not noisy:
+        share = share_of_rows(pairs, shape, degree)
+        if share < 1:
+            # What some rows say may be singular where what all say is not.
+            with suppress(SingularFitError):
+                sums = gathered(pairs, shape, degree, run, engine, share)
+                some = _solved_sums(pairs, sums, shape, options, run)
+                found = _corrected(some, options, run)
+                if found is not None:
+                    return found
+    sums = gathered(pairs, shape, degree, run, engine)
+    return _solved_sums(pairs, sums, shape, options, run)
+
+
+def _answer(found: _Fit, options: Options, scatter: FloatArray | None) -> KernelFit:
+    """Return what was found as a `KernelFit`."""
+    both = zip(found.sums.backgrounds, found.coefficients, strict=True)
+    beside = [as_background(*part) for part in both]
     return fit_of(
-        solution,
-        energy,
-        equations.n_pixels,
+        found.solution,
+        found.energy,
+        found.equations.n_pixels,
         method="lstsq",
-        equations=equations,
-        background=(found[0] if len(found) == 1 else np.array(found)) if found else None,
-        fitted=[Fitted(pair.source.shape, pair.window) for pair in pairs] if found else (),
+        equations=found.equations if found.exact else None,
+        background_terms=found.equations.background_terms,
+        total_weight=found.equations.total_weight,
+        background=(beside[0] if len(beside) == 1 else np.array(beside)) if beside else None,
+        fitted=[Fitted.of(pair) for pair in found.pairs],
+        scatter=scatter,
+        absolute=options.absolute_sigma,
     )
 
 
-def _rounding_shows(
-    solution: Solution, energy: float, equations: NormalEquations, pairs: Sequence[Pair]
-) -> bool:
+def _corrected(found: _Fit, options: Options, run: Run) -> _Fit | None:
+    """Correct what the equations of some rows say; None if that does not work."""
+    factor = found.solution.factor
+    if factor is None:
+        return None
+    smooth = options.smooth
+    end = corrected(found.pairs, found.sums, found.solution, factor, smooth=smooth, run=run)
+    if end is None:
+        return None
+    solution, energy, coefficients = end
+    return replace(found, solution=solution, energy=energy, given=coefficients)
+
+
+def _refuse_formed(problem: Problem, options: Options, pairs: Sequence[Pair]) -> None:
+    """Raise for what needs the equations, where these are not formed."""
+    asked = {
+        "background": (problem.background is not None, "subtract it from result"),
+        "mask, weights and saturation": (
+            any(not pair.even for pair in pairs),
+            "crop to pixels that are good",
+        ),
+        "source_variance": (
+            any(pair.source_variance is not None for pair in pairs),
+            "leave it out",
+        ),
+        "sigma_clip": (options.sigma_clip is not None, "mask what sticks out"),
+        "errors='robust'": (options.errors == "robust", "leave it out"),
+    }
+    for name, (given, instead) in asked.items():
+        if given:
+            msg = (
+                f"{name} goes with kernels of at most {FORMED} taps, got kernel_shape "
+                f"{problem.shape}; {instead}, or use a smaller kernel_shape"
+            )
+            raise ValueError(msg)
+
+
+def _with_ridge(options: Options, pairs: Sequence[Pair]) -> Options:
+    """Return options with a smooth penalty where noise is taken off the Gram matrix."""
+    if options.ridge != 0.0 or options.basis is not None:
+        return options
+    variances = [pair.source_variance for pair in pairs]
+    mean = np.mean([0.0 if part is None else np.mean(part[:, :]) for part in variances])
+    return replace(options, ridge=("smooth", _SMOOTH_SHARE * float(mean)))
+
+
+def _solved_sums(
+    pairs: list[Pair], sums: Gathered, shape: Shape, options: Options, run: Run
+) -> _Fit:
+    """Solve what sums say, less what the source's noise adds to them."""
+    equations = whole = sums.equations(shape)
+    noisy = any(pair.source_variance is not None for pair in pairs)
+    if noisy:
+        noise = noise_energies(pairs, shape, run.silent)
+        equations = replace(whole, gram=whole.gram - np.diag(noise))
+    try:
+        solution = solve(equations.system, options, run.progress)
+    except SingularFitError as reason:
+        if not noisy:
+            raise
+        msg = f"{reason}, or a smaller source_variance"
+        raise SingularFitError(msg) from reason
+    energy = whole.system.residual_energy(solution.taps)
+    return _Fit(pairs, sums, equations, solution, energy)
+
+
+def _clipped(found: _Fit, shape: Shape, options: Options, sigma: float, run: Run) -> _Fit:
+    """Leave out what sticks out of the fit, and fit again, until nothing changes.
+
+    What was left out before may come back, but not for ever.
+    """
+    first, rounding = found.pairs, math.sqrt(found.equations.hidden_energy)
+    for times in range(_MAX_CLIPS):
+        bound = sigma * _spread(found) / clipped_share(sigma) + rounding
+        if times >= _MAX_RETURNS:
+            first = found.pairs
+        pairs = within(first, found.flipped, found.beside, bound, run.silent)
+        moved = _moved(found, pairs, shape, options, run)
+        if moved is None:
+            break
+        found = moved
+    return found
+
+
+def _spread(found: _Fit) -> float:
+    """Return the standard deviation of the residual, by its weights."""
+    lost = found.solution.taps.size + found.equations.background_terms
+    return math.sqrt(found.energy / max(found.equations.n_pixels - lost, 1))
+
+
+def _moved(found: _Fit, pairs: list[Pair], shape: Shape, options: Options, run: Run) -> _Fit | None:
+    """Return the fit of some pixels fewer, or more, from the same sums; None for no change."""
+    sums = found.sums
+    degree = None if not sums.backgrounds else sums.backgrounds[0].degree
+    for sign, moved in zip((-1, 1), moved_pixels(found.pairs, pairs), strict=True):
+        count = sum(pair.n_pixels for pair in moved)
+        if count:
+            rows = rows_of(moved, shape, degree, run.silent)
+            sums = sums.changed(rows, sign, count, sum(pair.total_weight for pair in moved))
+    if sums is found.sums:
+        return None
+    refuse_too_few(sums.n_pixels, found.solution.taps.size + found.equations.background_terms)
+    if sums.worn:
+        clean = [cleaned(pair) for pair in pairs]
+        sums = gathered(clean, shape, degree, run.silent, options.engine)
+    return _solved_sums(pairs, sums, shape, options, run)
+
+
+def _unsaturated(found: _Fit, shape: Shape, options: Options, run: Run) -> _Fit:
+    """Leave out what the ends of an integer range cut off, where the fit shows that they did.
+
+    Noise too puts pixels at the ends. What was cut off leaves far more than that.
+    """
+    if found.energy <= _ROUNDED**2 * found.equations.total_weight:
+        return found
+    pairs = [between_ends(pair) for pair in found.pairs]
+    n_pixels = sum(pair.n_pixels for pair in pairs)
+    if n_pixels == found.equations.n_pixels or 2 * n_pixels < found.equations.n_pixels:
+        return found
+    try:
+        without = _moved(found, pairs, shape, options, run)
+    except SingularFitError:
+        return found
+    if without is None or _spread(without) > _CUT_OFF * _spread(found):
+        return found
+    return without
+
+
+def _rounding_shows(found: _Fit) -> bool:
     """Tell whether the data are fine enough to see the rounding of the equations."""
-    if any(pair.result.dtype.kind != "f" for pair in pairs):
+    if any(pair.result.dtype.kind != "f" for pair in found.pairs):
         return False
-    resolution = max(float(np.finfo(pair.result.dtype).eps) for pair in pairs)
-    residual_hidden = energy <= 1.01 * equations.hidden_energy
-    return solution.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
+    resolution = max(float(np.finfo(pair.result.dtype).eps) for pair in found.pairs)
+    residual_hidden = found.energy <= 1.01 * found.equations.hidden_energy
+    return found.solution.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
         residual_hidden and resolution <= _EPS
     )
 
 
-def _refine(
-    solution: Solution,
-    energy: float,
-    factor: Factor,
-    equations: NormalEquations,
-    pairs: Sequence[Pair],
-    backgrounds: Sequence[BackgroundSums],
-    run: Run,
-) -> tuple[FloatArray, float]:
+def _refined(found: _Fit, factor: Factor, run: Run) -> _Fit:
     """Correct the taps by the residual of the pixels until the corrections stop shrinking."""
-    kernel, penalty, last = solution.taps, solution.ridge * equations.n_pixels, math.inf
-    coefficients = [coefficients_of(sums, kernel) for sums in backgrounds]
+    pairs, backgrounds, equations = found.pairs, found.sums.backgrounds, found.equations
+    kernel, energy, last = found.solution.taps, found.energy, math.inf
+    penalty, coefficients = found.solution.ridge * equations.total_weight, found.coefficients
     if backgrounds:
         pairs = held(pairs)
     for _ in range(_MAX_REFINEMENTS):
@@ -133,7 +376,7 @@ def _refine(
                 pairs, flipped, backgrounds, coefficients, run.silent
             )
         else:
-            by_shift, left = residual_moments(pairs, flipped, run.silent)
+            by_shift, left, _ = residual_sums(pairs, flipped, None, run.silent)
         moments = by_shift[::-1]
         step = factor.solve(moments - penalty * kernel.ravel())
         size = float(np.abs(step).max())
@@ -143,143 +386,4 @@ def _refine(
         energy = left + float(step @ (equations.gram @ step) - 2 * (step @ moments))
         if size <= 4 * _EPS * float(np.abs(kernel).max()):
             break
-    return kernel, energy
-
-
-def fit_unformed(
-    pairs: Sequence[Pair], kernel_shape: Shape, options: SolverOptions, run: Run
-) -> KernelFit:
-    r"""Fit a kernel of many taps without a Gram matrix, by conjugate gradients or by a descent.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        At least one, of windows for this kernel.
-    kernel_shape : (int, int)
-        ``(p, q)``, in pixels.
-    options : SolverOptions
-        A descent and its constraints, or the penalty of conjugate gradients.
-    run : Run
-        How; it hears of the first reading of pixels, then of the iterations of a descent.
-
-    Returns
-    -------
-    KernelFit
-        Without ``equations``, and with ``standard_errors`` of NaN: both need the Gram matrix.
-        ``condition_number`` is an estimate from below, in the 2-norm.
-
-    Raises
-    ------
-    SingularFitError
-        If there are fewer pixels than taps, or the source does not tell the taps apart.
-    ValueError
-        If a pixel that is used is not finite, the sums overflow, the step of a descent is too
-        large, or the options need the Gram matrix.
-
-    Notes
-    -----
-    The pixels are read once for the sums. A descent ends there, but for the residual. After a
-    solve they are read again: the residual, computed pixel by pixel, gives the moments that the
-    next solve corrects the taps by, so that rounding reaches the taps at about the square root of
-    ``condition_number`` times 1e-16 of their size, and a small residual is seen. Memory: see
-    `unformed.Operator`.
-    """
-    ridge = _unformed_penalty(options, kernel_shape)
-    # The rims of a dataset are read again and again: hold it.
-    pairs = held(pairs)
-    if ridge == 0:
-        refuse_too_few(sum(pair.window.n_pixels for pair in pairs), math.prod(kernel_shape))
-    equations = unformed_equations(pairs, kernel_shape, run)
-    if options.descends:
-        solution, energy = _descended(pairs, equations, ridge, options, run)
-    else:
-        solution, energy = _solved(pairs, equations, ridge, run)
-    return fit_of(solution, energy, equations.n_pixels, method="lstsq")
-
-
-def _unformed_penalty(options: SolverOptions, kernel_shape: Shape) -> float:
-    """Return the penalty of options that can be served without a Gram matrix, or raise."""
-    options.refuse_shape(kernel_shape)
-    taps = f"the {math.prod(kernel_shape)} taps of kernel_shape {kernel_shape}"
-    penalty = options.penalty
-    if options.solver == "minimum_norm" or options.separable or penalty is None:
-        msg = (
-            "solver='minimum_norm', separable=True and ridge='gcv' need the normal equations, "
-            f"which are not formed for {taps}; use a smaller kernel_shape, or "
-            "normal_equations(...).solve(...) if you have "
-            f"{8 * math.prod(kernel_shape) ** 2 / 2**30:.1f} GiB of memory and the time"
-        )
-        raise ValueError(msg)
-    constrained = options.nonnegative or options.unit_sum or options.symmetric or options.smooth
-    if constrained and not options.descends:
-        msg = (
-            "nonnegative, unit_sum, symmetric and ridge=('smooth', ...) go with "
-            f"solver='gradient_descent' and 'fista' for {taps}, got solver={options.solver!r}"
-        )
-        raise ValueError(msg)
-    return penalty
-
-
-def _descended(
-    pairs: Sequence[Pair],
-    equations: UnformedEquations,
-    ridge: float,
-    options: SolverOptions,
-    run: Run,
-) -> tuple[Solution, float]:
-    """Descend on the operator: whatever a kernel must be, it must be when flipped."""
-    operator, n_pixels = equations.operator, equations.n_pixels
-    penalty = Penalty(ridge * n_pixels, options.smooth)
-    # A smoothness penalty only adds to what stands here.
-    operator.ridge = 0.0 if penalty.smooth else penalty.weight
-    condition = condition_number(operator)
-    operator.ridge, hidden = 0.0, 4 * _EPS * equations.energy
-    found = descend(
-        operator,
-        equations.moments,
-        equations.energy,
-        hidden,
-        n_pixels,
-        penalty,
-        options,
-        run.progress,
-    )
-    _, energy = residual_moments_by_transforms(pairs, found.taps, run.silent)
-    kernel = np.ascontiguousarray(found.taps[::-1, ::-1])
-    solution = found.solution(options.solver, condition, kernel.size)
-    return solution._replace(taps=kernel, ridge=ridge), energy
-
-
-def _solved(
-    pairs: Sequence[Pair],
-    equations: UnformedEquations,
-    ridge: float,
-    run: Run,
-) -> tuple[Solution, float]:
-    """Solve by conjugate gradients, and correct by the pixels."""
-    operator, energy = equations.operator, equations.energy
-    kernel_shape = equations.moments.shape
-    operator.ridge = ridge * equations.n_pixels
-    condition = condition_number(operator)
-    taps = conjugate_gradients(operator, equations.moments, _TOL).taps
-    last = math.inf
-    for _ in range(_MAX_UNFORMED_REFINEMENTS):
-        by_shift, energy = residual_moments_by_transforms(pairs, taps, run.silent)
-        left = by_shift.reshape(kernel_shape)
-        step = conjugate_gradients(operator, left - operator.ridge * taps, _REFINE_TOL).taps
-        size = float(np.abs(step).max())
-        if not size < last / 2:
-            break
-        without_ridge = operator(step) - operator.ridge * step
-        energy += float(np.sum(step * (without_ridge - 2 * left)))
-        taps, last = taps + step, size
-        if size <= _REFINED * float(np.abs(taps).max()):
-            break
-    solution = Solution(
-        taps=np.ascontiguousarray(taps[::-1, ::-1]),
-        solver="conjugate_gradients",
-        rank=taps.size,
-        condition_number=condition,
-        ridge=ridge,
-    )
-    return solution, energy
+    return replace(found, solution=found.solution._replace(taps=kernel), energy=energy)

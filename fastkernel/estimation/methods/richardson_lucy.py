@@ -7,21 +7,21 @@ from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastkernel._images.borders import load
 from fastkernel._images.checks import as_count, as_flag, as_penalty, refuse_non_finite
-from fastkernel._images.pairs import Pair, held, used_images
+from fastkernel._images.pairs import OMIT, Cleaned, Fitted, Pair, held, used_images
 from fastkernel._loops import ratios, stencil
-from fastkernel._machine.fft import borrowed_tile_transforms
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
+from fastkernel._machine.tiles import Scratch, Tile, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
-from fastkernel.convolution.convolution_cost import engine_times, fft_lengths
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel.estimation.equations.background import background_sums
-from fastkernel.estimation.equations.sweeps import View, each_pair, sweep
+from fastkernel.estimation.equations.source_sums import source_sums
+from fastkernel.estimation.equations.sweeps import View, sweep
+from fastkernel.estimation.equations.transformed_sweeps import (
+    sweep_by_transforms,
+    transforms_win,
+)
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.direct import refuse_too_few
@@ -56,149 +56,62 @@ class _Expected(NamedTuple):
     energy: float
 
 
-def _divide(y: FloatArray, convolved: FloatArray, scratch: Scratch) -> tuple[float, float]:
-    """Divide in place; return the likelihood and the energy of the tile."""
+def _divide(
+    pair: Pair, tile: Tile, y: FloatArray, convolved: FloatArray, scratch: Scratch
+) -> tuple[float, float]:
+    """Divide in place, times the weights; return the likelihood and the energy of the tile."""
     logarithms = scratch.array("logarithms", convolved.shape)
     # NumPy's logarithm works on whole vectors, one in a loop of Numba's does not.
     np.maximum(convolved, _FLOOR, out=logarithms)
     np.log(logarithms, out=logarithms)
-    likelihood, energy = ratios.divide(y, convolved, logarithms, _FLOOR)
+    if pair.even:
+        likelihood, energy = ratios.divide(y, convolved, logarithms, _FLOOR)
+        return likelihood, energy
+    weights = scratch.array("weights", convolved.shape)
+    pair.load_weights(tile[0], tile[1], weights)
+    pixels = y[:, : convolved.shape[1]]
+    likelihood = float(np.sum(weights * (pixels * logarithms - convolved)))
+    energy = float(np.sum(weights * (pixels - convolved) ** 2))
+    reached = convolved > _FLOOR
+    np.divide(weights * pixels, convolved, out=pixels, where=reached)
+    pixels[~reached] = 0
     return likelihood, energy
 
 
-def _expect_directly(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> _Expected:
-    """Convolve, divide and correlate tap by tap."""
+def _expect(pairs: Sequence[Pair], taps: FloatArray, transforms: bool, run: Run) -> _Expected:
+    """Convolve, divide and correlate, tap by tap or by transforms."""
 
     def act(view: View, found: tuple[float, float] | None) -> tuple[float, float]:
-        likelihood, energy = _divide(view.y, view.convolved, view.scratch)
+        pair, model = pairs[view.number], view.convolved
+        if transforms and ((model < _SAFE * model.max()) & (view.y > 0)).any():
+            _convolve_directly(pair, view, taps)
+        likelihood, energy = _divide(pair, view.tile, view.y, model, view.scratch)
         before = found or (0.0, 0.0)
         return before[0] + likelihood, before[1] + energy
 
     moments, likelihood, energy = np.zeros(taps.shape), 0.0, 0.0
-    for _, part, sums in sweep(pairs, taps, act, run):
+    each = sweep_by_transforms if transforms else sweep
+    for _, part, sums in each(pairs, taps, act, run):
         moments += part
         likelihood += sums[0]
         energy += sums[1]
-    return _Expected(moments, likelihood, energy)
-
-
-@dataclass(frozen=True, slots=True)
-class _TransformJob:
-    """Some tiles of a pair, convolved and correlated by transforms.
-
-    The products of spectra add up over the tiles, and are transformed back once.
-
-    Attributes
-    ----------
-    pair : Pair
-        What is read.
-    taps : (p, q) float64 array
-        The kernel by shift.
-    spectrum : complex128 array
-        Of ``taps``, conjugate and scaled for a transform back.
-    lengths : (int, int)
-        Shape of the transforms.
-    tiles : sequence of tiles
-        Parts of the window.
-    """
-
-    pair: Pair
-    taps: FloatArray
-    spectrum: NDArray[np.complex128]
-    lengths: Shape
-    tiles: Sequence[Tile]
-
-    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> _Expected:
-        (source, result, window), (p, q) = self.pair, self.taps.shape
-        total = np.zeros(self.spectrum.shape, np.complex128)
-        likelihood, energy = 0.0, 0.0
-        with borrowed_tile_transforms(self.lengths, np.dtype(np.float64)) as plan:
-            for top, left, height, width in self.tiles:
-                if stopped():
-                    break
-                rows, cols = height + p - 1, width + q - 1
-                plan.tile[rows:] = 0
-                plan.tile[:rows, cols:] = 0
-                load(
-                    source,
-                    window.source_pixel(top, left),
-                    window.boundary,
-                    plan.tile[:rows, :cols],
-                )
-                plan.forward()
-                spectrum = scratch.array("spectrum", self.spectrum.shape, np.complex128)
-                np.copyto(spectrum, plan.spectrum)
-                np.multiply(spectrum, self.spectrum, out=plan.spectrum)
-                plan.inverse()
-                convolved = scratch.array("convolved", (height, width))
-                y = scratch.array("y", (height, width))
-                np.copyto(convolved, plan.tile[:height, :width])
-                load(result, window.result_pixel(top, left), window.boundary, y)
-                if ((convolved < _SAFE * convolved.max()) & (y > 0)).any():
-                    self._convolve_directly((top, left, height, width), convolved, scratch)
-                found = _divide(y, convolved, scratch)
-                likelihood += found[0]
-                energy += found[1]
-                plan.tile[height:] = 0
-                plan.tile[:height, width:] = 0
-                plan.tile[:height, :width] = y
-                plan.forward()
-                np.conjugate(plan.spectrum, out=plan.spectrum)
-                plan.spectrum *= spectrum
-                total += plan.spectrum
-            plan.spectrum[:] = total
-            plan.inverse()
-            moments = plan.tile[:p, :q] / math.prod(self.lengths)
-        return _Expected(moments, likelihood, energy)
-
-    def _convolve_directly(self, tile: Tile, convolved: FloatArray, scratch: Scratch) -> None:
-        """Convolve a tile some of whose outputs are too dark for transforms."""
-        (p, q), (top, left, height, width), window = self.taps.shape, tile, self.pair.window
-        cols = width + q - 1
-        x = scratch.array("x", (height + p - 1, stencil.row_length(cols, convolved.dtype)))
-        load(self.pair.source, window.source_pixel(top, left), window.boundary, x[:, :cols])
-        stencil.correlate_tile(x, (0, 0), self.taps, (height, width), convolved, 0, 0)
-
-
-def _expect_by_transforms(pairs: Sequence[Pair], taps: FloatArray, run: Run) -> _Expected:
-    """Convolve, divide and correlate by transforms of tiles."""
-    (p, q), float64 = taps.shape, np.dtype(np.float64)
-
-    def make_jobs(_: int, pair: Pair) -> list[_TransformJob]:
-        lengths = fft_lengths(pair.window.shape, (p, q), 8)
-        with borrowed_tile_transforms(lengths, float64) as plan:
-            plan.tile[:] = 0
-            plan.tile[:p, :q] = taps
-            plan.forward()
-            spectrum = plan.spectrum.conj() / math.prod(lengths)
-        tiles = Tiles(pair.window.shape, (lengths[0] - p + 1, lengths[1] - q + 1))
-        return [
-            _TransformJob(pair, taps, spectrum, lengths, part)
-            for part in shares(tiles, engines.MAX_JOBS)
-        ]
-
-    moments, likelihood, energy = np.zeros((p, q)), 0.0, 0.0
-    for _, pieces in each_pair(pairs, (p, q), make_jobs, run):
-        for _, found in pieces:
-            moments += found.moments
-            likelihood += found.likelihood
-            energy += found.energy
     # Where all products are dark, rounding may leave less than nothing.
     return _Expected(moments.clip(0), likelihood, energy)
 
 
-def _transforms_win(pairs: Sequence[Pair], kernel_shape: Shape) -> bool:
-    """Tell whether two transforms there and one back take less time than two direct passes.
-
-    FFTW takes 1.6 times as long for a tile as a pair of tiles takes for its half.
-    """
-    times = [engine_times(pair.window.shape, kernel_shape, 8) for pair in pairs]
-    return 2 * sum(t["direct"] for t in times) > 1.5 * 1.6 * sum(t["fft"] for t in times)
+def _convolve_directly(pair: Pair, view: View, taps: FloatArray) -> None:
+    """Convolve a tile some of whose outputs are too dark for transforms."""
+    (p, q), (top, left, height, width), window = taps.shape, view.tile, pair.window
+    cols = width + q - 1
+    shape = height + p - 1, stencil.row_length(cols, view.convolved.dtype)
+    x = view.scratch.array("directly", shape)
+    load(pair.source, window.source_pixel(top, left), window.boundary, x[:, :cols])
+    stencil.correlate_tile(x, (0, 0), taps, (height, width), view.convolved, 0, 0)
 
 
 def _refuse_negative(name: str, image: AnyArray, origin: Shape = (0, 0)) -> None:
     """Raise for the first pixel that is negative or not finite."""
-    refuse_non_finite(name, image, origin)
+    refuse_non_finite(name, image, origin, OMIT)
     if image.dtype.kind in "bu":
         return
     for top, bottom in split(image.shape[0], 256):
@@ -219,7 +132,11 @@ def _check_pixels(pairs: Sequence[Pair], kernel_shape: Shape) -> None:
         _refuse_negative(name, image, origin)
 
     def tells(pair: Pair) -> bool:
-        source, _, window = pair
+        source, _, window, *_ = pair
+        if isinstance(source, Cleaned):
+            source = source.good()
+            if not source.size:
+                return False
         # Zeros beyond the frame are detail, and one tap needs none.
         edged = window.boundary == "zero" and window.source_origin != (0, 0)
         plain = source.min() == source.max() and not edged and kernel_shape != (1, 1)
@@ -256,7 +173,9 @@ class Options:
         If one is out of its range.
     """
 
-    of_problem: ClassVar = ("boundary",)
+    of_problem: ClassVar = (
+        *("boundary", "mask", "source_mask", "weights", "saturation", "nan_policy"),
+    )
 
     nonnegative: bool = False
     num_iter: int | None = None
@@ -322,17 +241,11 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     """
     kernel_shape = problem.shape
     pairs = held(problem.pairs())
-    n_pixels = sum(pair.window.n_pixels for pair in pairs)
+    n_pixels = sum(pair.n_pixels for pair in pairs)
     refuse_too_few(n_pixels, math.prod(kernel_shape))
     _check_pixels(pairs, kernel_shape)
-    sums = [background_sums(pair, kernel_shape, 0, run.workers) for pair in pairs]
-    seen = np.sum([part.products for part in sums], axis=0).reshape(kernel_shape)[::-1, ::-1]
-    counts = sum(float(part.moments[0]) for part in sums)
-    expect = partial(
-        _expect_by_transforms if _transforms_win(pairs, kernel_shape) else _expect_directly,
-        pairs,
-        run=run.silent,
-    )
+    seen, counts = source_sums(pairs, kernel_shape, run.silent)
+    expect = partial(_expect, pairs, transforms=transforms_win(pairs, kernel_shape), run=run.silent)
     start = np.where(seen > 0, counts / seen.sum(), 0.0)
     history: list[float] = []
 
@@ -354,7 +267,14 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         converged=converged,
         history={"log_likelihood": np.array(history)},
     )
-    return fit_of(solution, last.energy, n_pixels, method="richardson_lucy")
+    return fit_of(
+        solution,
+        last.energy,
+        n_pixels,
+        method="richardson_lucy",
+        fitted=[Fitted.of(pair) for pair in pairs],
+        total_weight=sum(pair.total_weight for pair in pairs),
+    )
 
 
 def _iterate(

@@ -1,7 +1,6 @@
 """Least squares under constraints: matrices in, taps out. It sees no pixel.
 
-Every answer is a minimum to rounding, and its constraints hold: signs and symmetries exactly, a
-sum to rounding.
+Every answer is a minimum to rounding, and its constraints hold: signs exactly, a sum to rounding.
 """
 
 import math
@@ -10,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import linalg
 
-from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel._typing import AnyArray, FloatArray
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.solvers.direct import Factor, factorise, why_singular
 from fastkernel.estimation.solvers.interior_point import approach, refuse_many_minima
@@ -23,43 +22,6 @@ _EPS = float(np.finfo(np.float64).eps)
 _PATIENCE = 3
 # Exchanges of single taps, and the gap that interior-point steps must reach: none is to take long.
 _MAX_EXCHANGES, _GAP = 100, 1e-10
-
-_QUARTERS = {"even": (0, 2), "rotation": (0, 1, 2, 3)}
-
-
-def tap_groups(kernel_shape: Shape, symmetric: str | None) -> NDArray[np.int64]:
-    """Return for every tap the number of the group of taps that it equals.
-
-    Examples
-    --------
-    >>> tap_groups((1, 5), "even")
-    array([0, 1, 2, 1, 0])
-    """
-    numbers = np.arange(math.prod(kernel_shape)).reshape(kernel_shape)
-    if symmetric is not None:
-        turned = [np.rot90(numbers, quarters) for quarters in _QUARTERS[symmetric]]
-        numbers = np.minimum.reduce(turned)
-    return np.unique(numbers.ravel(), return_inverse=True)[1].astype(np.int64)
-
-
-def symmetric_basis(kernel_shape: Shape, symmetric: str) -> "sparse.csr_array":
-    """Return orthonormal columns that span the kernels of a symmetry.
-
-    Parameters
-    ----------
-    kernel_shape : (int, int)
-        ``(p, q)``.
-    symmetric : {"even", "rotation"}
-        Half turns or quarter turns.
-
-    Returns
-    -------
-    (p * q, n) sparse array
-        One entry a row, the same for taps that are equal: so are the products, bit for bit.
-    """
-    groups = tap_groups(kernel_shape, symmetric)
-    entries = 1 / np.sqrt(np.bincount(groups))[groups]
-    return sparse.csr_array((entries, (np.arange(groups.size), groups)))
 
 
 class Found(NamedTuple):

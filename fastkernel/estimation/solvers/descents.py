@@ -12,12 +12,14 @@ from fastkernel._loops import descent
 from fastkernel._machine.fft import borrowed_tile_transforms
 from fastkernel._typing import FloatArray, Progress, Shape
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.solvers.constraints import tap_groups
+from fastkernel.estimation.solvers.bases import tap_groups
 from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.penalties import Penalty
 from fastkernel.estimation.solvers.solution import Iterated
 
 Matrix: TypeAlias = Callable[[FloatArray], FloatArray]
+# From the point ahead, its image and the last taps to new taps, which are written: see `take_step`.
+_Step: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], tuple[float, float]]
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -153,12 +155,58 @@ def safe_step(largest: float, options: SolverOptions) -> float:
     return options.step
 
 
+def _steps(
+    kernel_shape: Shape, target: FloatArray, step: float, options: SolverOptions
+) -> tuple[FloatArray, _Step]:
+    """Return the taps nearest to zero that keep the constraints, and how to step from any."""
+    if options.basis is not None:
+        nearest = _onto(options.basis, options.unit_sum)
+
+        def within(
+            ahead: FloatArray, image: FloatArray, before: FloatArray, taps: FloatArray
+        ) -> tuple[float, float]:
+            taps[:] = nearest(ahead - step * (image - target))
+            change = ahead - taps
+            return float(change @ change), float(change @ (taps - before))
+
+        return nearest(np.zeros(target.size)), within
+    groups = tap_groups(kernel_shape, options.symmetric)
+    totals = np.zeros((2, int(groups.max()) + 1))
+    if options.symmetric is None:
+        groups = groups[:0]
+    kept = options.nonnegative, options.unit_sum
+
+    def projected(
+        ahead: FloatArray, image: FloatArray, before: FloatArray, taps: FloatArray
+    ) -> tuple[float, float]:
+        found: tuple[float, float] = descent.take_step(
+            ahead, image, before, target, step, groups, totals, *kept, taps
+        )
+        return found
+
+    return np.full(target.size, 1 / target.size if options.unit_sum else 0.0), projected
+
+
+def _onto(basis: FloatArray, unit_sum: bool) -> Matrix:
+    """Return the projection onto the kernels of a basis, or onto those of sum 1."""
+    sums = basis.sum(axis=0)
+    squared = float(sums @ sums)
+
+    def nearest(taps: FloatArray) -> FloatArray:
+        coordinates = basis.T @ taps
+        if unit_sum:
+            coordinates += (1 - sums @ coordinates) / squared * sums
+        return np.asarray(basis @ coordinates)
+
+    return nearest
+
+
 def descend(
     matrix: Matrix,
     moments: FloatArray,
     energy: float,
     hidden: float,
-    n_pixels: int,
+    total_weight: float,
     penalty: Penalty,
     options: SolverOptions,
     progress: Progress | None = None,
@@ -175,8 +223,8 @@ def descend(
         Of the result, in squared result units.
     hidden : float
         Residual energy below which rounding hides it, in squared result units.
-    n_pixels : int
-        Pixels of the result.
+    total_weight : float
+        Sum of the weights of the pixels of the result.
     penalty : Penalty
         Added to the objective; 0 for none.
     options : SolverOptions
@@ -229,13 +277,8 @@ def descend(
         return matrix(taps) + penalty(taps) if penalty.weight else matrix(taps)
 
     step = safe_step(largest_eigenvalue(penalised, kernel_shape), options)
-    groups = tap_groups(kernel_shape, options.symmetric)
-    totals = np.zeros((2, int(groups.max()) + 1))
-    if options.symmetric is None:
-        groups = groups[:0]
     size, target = float(linalg.norm(moments)), moments.ravel()
-    # The point of each set that is nearest to zero.
-    taps = np.full(moments.size, 1 / moments.size if options.unit_sum else 0.0)
+    taps, take_step = _steps(kernel_shape, target, step, options)
     image = penalised(taps.reshape(kernel_shape)).ravel()
     ahead, image_ahead = taps.copy(), image.copy()
     objectives, residuals = [], []
@@ -244,24 +287,13 @@ def descend(
         pushed = taps @ penalty(taps.reshape(kernel_shape)).ravel() if penalty.weight else 0.0
         residual = max(float(energy + taps @ (image - 2 * target) - pushed), hidden)
         objectives.append((residual + pushed) / 2)
-        residuals.append(math.sqrt(residual / n_pixels))
+        residuals.append(math.sqrt(residual / total_weight))
 
     record()
     momentum, relaxation, age, measure = 0.0, 0.0, 1.0, math.inf
     for iteration in range(options.iterations):
         before, image_before, taps = taps, image, np.empty(moments.size)
-        squared_change, turn = descent.take_step(
-            ahead,
-            image_ahead,
-            before,
-            target,
-            step,
-            groups,
-            totals,
-            options.nonnegative,
-            options.unit_sum,
-            taps,
-        )
+        squared_change, turn = take_step(ahead, image_ahead, before, taps)
         image = penalised(taps.reshape(kernel_shape)).ravel()
         record()
         if not objectives[-1] <= _DIVERGED * max(objectives[0], energy / 2):

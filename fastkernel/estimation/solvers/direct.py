@@ -120,8 +120,9 @@ def least_eigenvalue(largest: float, n_taps: int) -> float:
 def refuse_too_few(n_pixels: int, n_taps: int) -> None:
     """Raise if there are fewer pixels than taps."""
     if n_pixels < n_taps:
+        masked = "" if n_pixels else ", once those that are masked are left out"
         msg = (
-            f"the images do not determine the kernel: {n_pixels} pixels for {n_taps} taps. "
+            f"the images do not determine the kernel: {n_pixels} pixels for {n_taps} taps{masked}. "
             "What helps: larger images, more images of the same kernel, or a smaller kernel_shape"
         )
         raise SingularFitError(msg)

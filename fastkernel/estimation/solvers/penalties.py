@@ -14,7 +14,7 @@ _EPS = float(np.finfo(np.float64).eps)
 
 # Trial penalties reach from rounding of the largest eigenvalue to this many times it; then the
 # best one's neighbours bound the next trials.
-_LARGEST = 1e3
+_LARGEST, _REGULAR = 1e3, 10
 _TRIALS, _ROUNDS = 100, 4
 
 
@@ -61,9 +61,14 @@ def _squared_differences(length: int) -> "sparse.sparray":
 
 
 def gcv_weight(
-    gram: FloatArray, moments: FloatArray, energy: float, n_pixels: int, hidden: float
+    gram: FloatArray,
+    moments: FloatArray,
+    energy: float,
+    n_pixels: int,
+    hidden: float,
+    penalty: FloatArray | None = None,
 ) -> float:
-    r"""Choose the weight of a ridge by generalised cross-validation.
+    r"""Choose the weight of a penalty by generalised cross-validation.
 
     Parameters
     ----------
@@ -77,6 +82,8 @@ def gcv_weight(
         Pixels of the result, less what was fitted beside the kernel.
     hidden : float
         Residual energy below which rounding hides it, in squared result units.
+    penalty : (n, n) float64 array, optional
+        The matrix ``P`` that is weighed, positive definite; the identity if None.
 
     Returns
     -------
@@ -84,7 +91,7 @@ def gcv_weight(
         The weight ``w`` in squared source units that has the least
 
         .. math:: V(w) = \frac{n \|y - X k_w\|^2}
-                  {(n - \mathrm{tr}\, X (X^T X + w I)^{-1} X^T)^2}
+                  {(n - \mathrm{tr}\, X (X^T X + w P)^{-1} X^T)^2}
 
         among 0, where the equations are regular, and those from rounding of the largest
         eigenvalue to a thousand times it.
@@ -92,34 +99,43 @@ def gcv_weight(
     Notes
     -----
     It estimates how well every pixel is foretold by a fit without it [1]_, so it expects noise
-    that is independent from pixel to pixel. Cost: one eigendecomposition, ``9 * n**3``.
+    that is independent from pixel to pixel. With ``P = L @ L.T`` the taps ``inv(L.T) @ u`` have
+    the penalty ``u @ u``. Cost: one eigendecomposition, ``9 * n**3``, and ``3 * n**3`` for ``L``.
 
     References
     ----------
     .. [1] G. H. Golub, M. Heath, G. Wahba, "Generalized cross-validation as a method for choosing
        a good ridge parameter", Technometrics 21 (1979) 215-223.
     """
+    if penalty is not None:
+        lower, _ = lapack.cholesky(penalty)
+        gram = lapack.solve_lower(lower, lapack.solve_lower(lower, gram).T)
+        moments = lapack.solve_lower(lower, moments[:, None])[:, 0]
     found, vectors = lapack.eigenvectors(gram)
     largest = float(found[-1])
     if not largest > 0:
         return 0.0
-    eigenvalues = np.maximum(found, 0.0)
-    known = eigenvalues > least_eigenvalue(largest, len(gram))
-    explained = (vectors.T @ moments)[known] ** 2 / eigenvalues[known]
+    # What rounding makes of a 0 is none: counted, it would pass for pixels that fit themselves.
+    rounding = least_eigenvalue(largest, len(gram))
+    known = found > rounding
+    eigenvalues = found[known]
+    explained = (vectors.T @ moments)[known] ** 2 / eigenvalues
     least = max(energy - float(explained.sum()), hidden)
 
     def score(weights: FloatArray) -> FloatArray:
-        kept = eigenvalues / (eigenvalues + weights[:, None])
-        residual = least + (1 - kept[:, known]) ** 2 @ explained
-        return np.asarray(n_pixels * residual / (n_pixels - kept.sum(axis=1)) ** 2)
+        lost = weights[:, None] / (eigenvalues + weights[:, None])
+        freedom = n_pixels - len(eigenvalues) + lost.sum(axis=1)
+        return np.asarray(n_pixels * (least + lost**2 @ explained) / freedom**2)
 
-    trials = np.geomspace(_EPS * largest, _LARGEST * largest, _TRIALS)
+    # Where the equations are singular, the penalty must make them regular.
+    smallest = _EPS * largest if known.all() else _REGULAR * len(gram) ** 0.5 * rounding
+    trials = np.geomspace(smallest, _LARGEST * largest, _TRIALS)
     for _ in range(_ROUNDS):
         best = int(np.argmin(score(trials)))
         weight = trials[best : best + 1]
         around = trials[max(best - 1, 0)], trials[min(best + 1, _TRIALS - 1)]
         trials = np.geomspace(*around, _TRIALS)
-    regular = known.all() and n_pixels > len(gram)
+    regular = len(eigenvalues) == len(gram) < n_pixels
     if regular and score(np.zeros(1))[0] <= score(weight)[0]:
         return 0.0
     return float(weight[0])

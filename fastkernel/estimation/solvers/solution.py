@@ -25,6 +25,8 @@ class System(NamedTuple):
         ``(p, q)``.
     background_terms : int
         Coefficients that were fitted beside the kernel.
+    weight : float
+        Sum of the weights of the pixels; NaN for their number.
     """
 
     gram: FloatArray
@@ -34,6 +36,12 @@ class System(NamedTuple):
     n_pixels: int
     kernel_shape: Shape
     background_terms: int = 0
+    weight: float = math.nan
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights of the pixels."""
+        return float(self.n_pixels) if math.isnan(self.weight) else self.weight
 
     def residual_energy(self, taps: FloatArray) -> float:
         """Return the squared residual of some taps, no less than rounding hides."""

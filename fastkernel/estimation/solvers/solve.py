@@ -1,14 +1,15 @@
 """From equations and options to a kernel: which solver answers what is asked."""
 
 import math
+import re
 
 import numpy as np
-from scipy import sparse
 
 from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Progress
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.solvers.constraints import minimise, symmetric_basis
+from fastkernel.estimation.solvers.bases import Basis, reduced, symmetric_basis
+from fastkernel.estimation.solvers.constraints import minimise
 from fastkernel.estimation.solvers.descents import applied, descend
 from fastkernel.estimation.solvers.direct import (
     RIDGE_HELPS,
@@ -46,18 +47,20 @@ def solve(system: System, options: SolverOptions, progress: Progress | None = No
     SingularFitError
         If the source does not determine what is asked for.
     ValueError
-        If the kernel's shape or the step does not suit the options.
+        If the kernel's shape does not suit the options, or the step is too large.
     """
-    shape, n_pixels = system.kernel_shape, system.n_pixels
+    shape = system.kernel_shape
     options.refuse_shape(shape)
-    if not n_pixels:
+    if not system.n_pixels:
         refuse_too_few(0, math.prod(shape))
-    basis = None if options.symmetric is None else symmetric_basis(shape, options.symmetric)
+    basis = options.basis
+    if options.symmetric is not None:
+        basis = symmetric_basis(shape, options.symmetric)
     weight = _weight(system, basis, options)
     penalty, gram = Penalty(weight, options.smooth), system.gram
     if weight:
         gram = np.asarray(gram + penalty.matrix(shape))
-    ridge = weight / n_pixels if options.penalty is None else options.penalty
+    ridge = weight / system.total_weight if options.penalty is None else options.penalty
     try:
         if options.descends:
             found = _descended(system, gram, penalty, options, progress)
@@ -68,43 +71,57 @@ def solve(system: System, options: SolverOptions, progress: Progress | None = No
         else:
             found = _direct(system, gram, basis, options)
     except SingularFitError as reason:
-        if options.penalty == 0:
+        told = _reworded(str(reason), ridge, options)
+        if told == str(reason):
             raise
-        asked = f'the {ridge:.1e} that "gcv" chose' if options.penalty is None else f"{ridge:.1e}"
-        larger = f"a ridge= larger than {asked}"
-        raise SingularFitError(str(reason).replace(RIDGE_HELPS, larger)) from reason
+        raise SingularFitError(told) from reason
     return found._replace(ridge=ridge)
 
 
-def _weight(system: System, basis: "sparse.csr_array | None", options: SolverOptions) -> float:
+def _reworded(reason: str, ridge: float, options: SolverOptions) -> str:
+    """Return why a fit is singular in terms of what was asked."""
+    if options.penalty != 0:
+        asked = f'the {ridge:.1e} that "gcv" chose' if options.penalty is None else f"{ridge:.1e}"
+        reason = reason.replace(RIDGE_HELPS, f"a ridge= larger than {asked}")
+    if options.basis is not None:
+        reason = re.sub(r"(\d+) taps", r"\1 unknowns", reason)
+        reason = reason.replace("a smaller kernel_shape", "fewer columns of basis")
+    return reason
+
+
+def _weight(system: System, basis: Basis | None, options: SolverOptions) -> float:
     """Return the penalty times the number of pixels."""
     if options.penalty is not None:
-        return options.penalty * system.n_pixels
+        return options.penalty * system.total_weight
+    matrix, moments = _coordinates(system.gram, system.moments, basis)
+    weighed = None
+    if options.smooth:
+        weighed = reduced(Penalty(1.0, smooth=True).matrix(system.kernel_shape).toarray(), basis)
     return gcv_weight(
-        *_reduced(system.gram, system.moments, basis),
+        matrix,
+        moments,
         system.energy,
         system.n_pixels - system.background_terms,
         system.hidden_energy,
+        weighed,
     )
 
 
-def _reduced(
-    gram: FloatArray, moments: FloatArray, basis: "sparse.csr_array | None"
+def _coordinates(
+    gram: FloatArray, moments: FloatArray, basis: Basis | None
 ) -> tuple[FloatArray, FloatArray]:
     """Return the equations of the coordinates of a basis."""
-    if basis is None:
-        return gram, moments
-    return np.asarray(basis.T @ (basis.T @ gram).T), np.asarray(basis.T @ moments)
+    return reduced(gram, basis), moments if basis is None else np.asarray(basis.T @ moments)
 
 
 def _direct(
     system: System,
     gram: FloatArray,
-    basis: "sparse.csr_array | None",
+    basis: Basis | None,
     options: SolverOptions,
 ) -> Solution:
-    """Solve exactly, in the coordinates of the symmetry."""
-    matrix, moments = _reduced(gram, system.moments, basis)
+    """Solve exactly, in the coordinates of the basis."""
+    matrix, moments = _coordinates(gram, system.moments, basis)
     shape, n, normal = system.kernel_shape, len(gram), None
     if options.unit_sum:
         normal = np.ones(n) if basis is None else np.asarray(basis.T @ np.ones(n))
@@ -127,14 +144,14 @@ def _direct(
         taps=taps.reshape(shape),
         solver="cholesky",
         condition_number=condition,
-        rank=n,
+        rank=n if options.basis is None else len(matrix),
         factor=factor,
     )
 
 
-def _minimum_norm(system: System, basis: "sparse.csr_array | None") -> Solution:
+def _minimum_norm(system: System, basis: Basis | None) -> Solution:
     """Return the shortest minimiser, the condition number of what it rests on, and the rank."""
-    matrix, moments = _reduced(system.gram, system.moments, basis)
+    matrix, moments = _coordinates(system.gram, system.moments, basis)
     eigenvalues, vectors = lapack.eigenvectors(matrix)
     known = eigenvalues > least_eigenvalue(eigenvalues[-1], len(system.gram))
     values, axes = eigenvalues[known], vectors[:, known]
@@ -163,12 +180,12 @@ def _descended(
             system.moments.reshape(shape),
             system.energy,
             system.hidden_energy,
-            system.n_pixels,
+            system.total_weight,
             penalty,
             options,
             progress,
         )
-    condition, rank, _ = _determined(gram)
+    condition, rank, _ = _determined(reduced(gram, options.basis))
     return found.solution(options.solver, condition, rank)
 
 
@@ -196,7 +213,7 @@ def _alternated(
     def measure(taps: FloatArray) -> tuple[float, float]:
         residual = system.residual_energy(taps)
         pushed = float(taps @ penalty(taps.reshape(shape)).ravel())
-        return (residual + pushed) / 2, math.sqrt(residual / system.n_pixels)
+        return (residual + pushed) / 2, math.sqrt(residual / system.total_weight)
 
     condition, rank, factor = _determined(gram)
     start = moments if factor is None else factor.solve(moments)

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 from fastkernel import SingularFitError
-from fastkernel.estimation.equations import sweeps
+from fastkernel.estimation.equations import sweeps, transformed_sweeps
 from fastkernel.estimation.methods import richardson_lucy as multiplicative
 
 KERNEL = np.array([[0.05, 0.1, 0.0], [0.1, 0.4, 0.2], [0.0, 0.1, 0.05]])
@@ -40,14 +40,14 @@ def plainly(x, y, num_iter):
 @pytest.fixture(params=["direct", "transforms"])
 def engine(request, monkeypatch):
     monkeypatch.setattr(
-        multiplicative, "_transforms_win", lambda *args: request.param == "transforms"
+        multiplicative, "transforms_win", lambda *args: request.param == "transforms"
     )
 
 
 @pytest.fixture
 def many_jobs(small_tiles, monkeypatch):
     monkeypatch.setattr(sweeps, "THREADED_WORK", 0)
-    monkeypatch.setattr(multiplicative, "fft_lengths", lambda window, kernel, size: (8, 10))
+    monkeypatch.setattr(transformed_sweeps, "fft_lengths", lambda window, kernel, size: (8, 10))
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (3, 3), (2, 5), (6, 4)])
@@ -201,8 +201,8 @@ def test_a_dark_result_has_no_kernel(engine):
 
 def test_many_taps_go_by_transforms():
     pairs = [pairs_of(np.ones((300, 300)), np.ones((301 - k, 301 - k)), (k, k)) for k in (5, 31)]
-    assert not multiplicative._transforms_win(pairs[0], (5, 5))
-    assert multiplicative._transforms_win(pairs[1], (31, 31))
+    assert not multiplicative.transforms_win(pairs[0], (5, 5))
+    assert multiplicative.transforms_win(pairs[1], (31, 31))
 
 
 def test_inputs_of_other_kinds(rng):

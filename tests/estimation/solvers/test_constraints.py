@@ -18,7 +18,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg, optimize
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
-from fastkernel.estimation.solvers.constraints import _ActiveSet, minimise, symmetric_basis
+from fastkernel.estimation.solvers.bases import symmetric_basis
+from fastkernel.estimation.solvers.constraints import _ActiveSet, minimise
 from fastkernel.estimation.solvers.options import SolverOptions as Options
 from fastkernel.estimation.solvers.penalties import Penalty
 
@@ -349,11 +350,15 @@ def test_symmetry_needs_fewer_pixels(rng):
 
 REFUSED = {
     "solver": ({"solver": "newton"}, ValueError, r"solver must be one of 'auto', .*got 'newton'"),
-    "ridge word": ({"ridge": "lcurve"}, TypeError, r"'gcv' or \('smooth', number\), got 'lcurve'"),
+    "ridge word": ({"ridge": "lcurve"}, TypeError, r"\('smooth', 'gcv'\), got 'lcurve'"),
     "ridge pair": ({"ridge": ("rough", 1)}, TypeError, r"got \('rough', 1\)"),
     "smooth": ({"ridge": ("smooth", -1)}, ValueError, r"ridge=\('smooth', penalty\) must be fin"),
     "ridge": ({"ridge": -1}, ValueError, "ridge must be finite and at least 0, got -1"),
-    "symmetric": ({"symmetric": True}, ValueError, "None, 'even' or 'rotation', got True"),
+    "symmetric": (
+        {"symmetric": True},
+        ValueError,
+        "symmetric must be one of 'even', .*'square', got True",
+    ),
     "num_iter": ({"solver": "fista", "num_iter": 0}, ValueError, "a positive integer, got 0"),
     "num_iter kind": ({"solver": "fista", "num_iter": 2.0}, ValueError, "integer, got 2.0"),
     "tol": ({"solver": "fista", "tol": -1e-3}, ValueError, "tol must be finite and at least 0"),
@@ -375,7 +380,7 @@ REFUSED = {
     "shortest of signs": (
         {"solver": "minimum_norm", "nonnegative": True},
         ValueError,
-        "solver='minimum_norm' goes with symmetric alone.*use solver='auto'",
+        "solver='minimum_norm' goes with symmetric and basis alone.*use solver='auto'",
     ),
     "shortest with ridge": ({"solver": "minimum_norm", "ridge": 1.0}, ValueError, "with symmetric"),
 }

@@ -16,7 +16,7 @@ from fastkernel._images.pairs import Pair
 from fastkernel._images.windows import window_of_pair
 from fastkernel._loops import descent
 from fastkernel.estimation.solvers import descents
-from fastkernel.estimation.solvers.constraints import tap_groups
+from fastkernel.estimation.solvers.bases import tap_groups
 from fastkernel.estimation.solvers.descents import applied, largest_eigenvalue
 from fastkernel.estimation.solvers.options import SolverOptions as Options
 from fastkernel.estimation.solvers.penalties import Penalty
