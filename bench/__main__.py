@@ -28,6 +28,7 @@ SUITES = [
     "limits",
     "peers",
     "belief",
+    "imperfect",
     "goals",
 ]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip"]

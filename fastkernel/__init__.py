@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOME = {
     "InverseFit": "estimation.inverse.inverse_kernel",
     "KernelFit": "estimation.fit",
+    "KernelShapeSelection": "estimation.unknowns.kernel_shape",
     "KernelStack": "estimation.stacks.kernel_stack",
     "NormalEquations": "estimation.equations.normal_equations",
     "SingularFitError": "errors",
@@ -31,12 +32,14 @@ _HOME = {
     "normal_equations": "estimation.equations.formed",
     "restore_tiled": "restoration.tiled",
     "richardson_lucy": "restoration.richardson_lucy",
+    "select_kernel_shape": "estimation.unknowns.kernel_shape",
     "wiener": "restoration.linear_filters",
 }
 
 __all__ = [
     "InverseFit",
     "KernelFit",
+    "KernelShapeSelection",
     "KernelStack",
     "NormalEquations",
     "SingularFitError",
@@ -58,6 +61,7 @@ __all__ = [
     "psf",
     "restore_tiled",
     "richardson_lucy",
+    "select_kernel_shape",
     "wiener",
 ]
 
@@ -81,6 +85,12 @@ if TYPE_CHECKING:
     from fastkernel.estimation.inverse.inverse_kernel import inverse_kernel as inverse_kernel
     from fastkernel.estimation.stacks.estimate_kernels import estimate_kernels as estimate_kernels
     from fastkernel.estimation.stacks.kernel_stack import KernelStack as KernelStack
+    from fastkernel.estimation.unknowns.kernel_shape import (
+        KernelShapeSelection as KernelShapeSelection,
+    )
+    from fastkernel.estimation.unknowns.kernel_shape import (
+        select_kernel_shape as select_kernel_shape,
+    )
     from fastkernel.restoration.linear_filters import gcv_balance as gcv_balance
     from fastkernel.restoration.linear_filters import inverse_filter as inverse_filter
     from fastkernel.restoration.linear_filters import wiener as wiener

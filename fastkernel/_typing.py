@@ -46,6 +46,7 @@ LstsqSolver: TypeAlias = Literal["auto", "minimum_norm", "gradient_descent", "fi
 LadSolver: TypeAlias = Literal["auto", "linear_programming", "reweighted"]
 Solver: TypeAlias = LstsqSolver | LadSolver
 Symmetry: TypeAlias = Literal["even", "rotation", "left_right", "up_down", "mirror", "square"]
+KernelShape: TypeAlias = Shape | int | Literal["auto"]
 Norm: TypeAlias = Literal["max", "sum"]
 ReportFormat: TypeAlias = Literal["text", "html"]
 Background: TypeAlias = Literal["constant"] | int

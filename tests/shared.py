@@ -1,7 +1,10 @@
 """PSFs, images and names that tests of several folders use."""
 
+import numba
 import numpy as np
 import pytest
+
+JIT = not numba.config.DISABLE_JIT  # without it images must be small
 
 # What SciPy, NumPy, OpenCV and others call the border rules.
 ALIASES = [

@@ -1,6 +1,8 @@
 """What importing costs, and what a broken compiler cache does: nothing."""
 
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -21,11 +23,11 @@ def python(code, **environment):
     )
 
 
-def test_import_loads_nothing_heavy():
-    done = python("import fastkernel, sys; print(*sys.modules)")
-    loaded = set(done.stdout.split())
-    assert "fastkernel" in loaded
-    assert not loaded & {"numba", "scipy", "pyfftw", "matplotlib", "PIL"}
+def test_import_loads_nothing_else():
+    done = python(
+        "import sys; old = {*sys.modules}; import fastkernel; print({*sys.modules} - old)"
+    )
+    assert done.stdout == "{'fastkernel'}\n"
 
 
 def test_public_names_are_there():
@@ -47,50 +49,48 @@ FIT = (
 )
 
 
-@pytest.fixture
-def warm_cache(tmp_path):
-    folder = tmp_path / "cache"
+@pytest.fixture(scope="module")
+def warm_cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("warm")
     done = python(FIT, NUMBA_CACHE_DIR=str(folder))
     assert (done.stdout, done.stderr) == ("1.0\n", "")
     return folder
 
 
-def damage_empty(file):
+def emptied(file):
     file.write_bytes(b"")
 
 
-def damage_cut(file):
+def cut(file):
     file.write_bytes(file.read_bytes()[:100])
 
 
-def damage_bits(file):
+def removed(file):
+    file.unlink()
+
+
+def bits_flipped(file):
     content = bytearray(file.read_bytes())
     for i in range(20, len(content), 97):
         content[i] ^= 0x5A
     file.write_bytes(bytes(content))
 
 
-def damage_remove(file):
-    file.unlink()
-
-
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-@pytest.mark.parametrize("damage", [damage_empty, damage_cut, damage_remove])
-def test_a_damaged_cache_changes_no_answer(warm_cache, suffix, damage):
-    files = list(warm_cache.rglob(f"*{suffix}"))
-    assert len(files) >= 3
-    for file in files:
+# Flipped bits of machine code run as they are.
+@pytest.mark.parametrize(
+    ("suffix", "damages"),
+    [(".nbi", [emptied, cut, removed, bits_flipped]), (".nbc", [emptied, cut, removed])],
+)
+def test_a_damaged_cache_changes_no_answer(warm_cache, suffix, damages, tmp_path):
+    """Every loop has files of its own, so that each may be damaged in another way."""
+    shutil.copytree(warm_cache, tmp_path, dirs_exist_ok=True)
+    files = sorted(tmp_path.rglob(f"*{suffix}"))
+    assert len(files) >= len(damages)
+    for file, damage in zip(files, itertools.cycle(damages), strict=False):
         damage(file)
-    done = python(FIT, NUMBA_CACHE_DIR=str(warm_cache))
+    done = python(FIT, NUMBA_CACHE_DIR=str(tmp_path))
     assert done.stdout == "1.0\n"
     assert done.stderr.count("compiles its loops in memory") <= 1
-
-
-def test_flipped_bits_in_the_index_change_no_answer(warm_cache):
-    for file in warm_cache.rglob("*.nbi"):
-        damage_bits(file)
-    done = python(FIT, NUMBA_CACHE_DIR=str(warm_cache))
-    assert done.stdout == "1.0\n"
 
 
 def test_without_a_place_for_a_cache_loops_compile_in_memory(monkeypatch):

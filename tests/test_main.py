@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.jit
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["estimate"], ["nothing"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["estimate"]])
 def test_the_package_runs_as_the_command(arguments, tmp_path):
     whole, command = (
         subprocess.run(

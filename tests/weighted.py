@@ -2,6 +2,14 @@
 
 import naive
 import numpy as np
+from numpy.testing import assert_allclose
+
+from fastkernel._images.pairs import as_pairs, pair_of
+from fastkernel._images.usable import PixelRules
+
+MODES = [("valid", None), ("full", None), ("same", None), *(("same", b) for b in naive.PAD_MODES)]
+UNEVEN = ["few masked", "most masked", "weights", "all of it"]
+SIZE = (15, 18)
 
 
 def rows_of(image, kernel_shape, mode="valid", boundary=None):
@@ -9,7 +17,8 @@ def rows_of(image, kernel_shape, mode="valid", boundary=None):
     bare = mode == "valid" or (mode == "same" and boundary is None)
     image = np.asarray(image, float)
     larger = image if bare else naive.extended(image, kernel_shape, mode, boundary or "zero")
-    return naive.design_matrix(larger, kernel_shape)
+    windows = np.lib.stride_tricks.sliding_window_view(larger, kernel_shape)
+    return windows[:, :, ::-1, ::-1].reshape(-1, kernel_shape[0] * kernel_shape[1])
 
 
 def used_part(result, kernel_shape, mode="valid", boundary=None):
@@ -67,3 +76,66 @@ def fit(image, result, kernel_shape, weights, *, mode="valid", boundary=None, de
     columns = with_backgrounds([rows], [y.shape], degree)
     found = least_squares(columns, y, w)
     return found[: rows.shape[1]].reshape(kernel_shape)
+
+
+def close(got, want, tolerance=1e-9):
+    assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+def noisy_pair(rng, shape, mode="valid", boundary=None, size=SIZE):
+    image = rng.random(size) * 3 + 1
+    kernel = rng.standard_normal(shape)
+    result = naive.convolve(image, kernel, mode, boundary or "zero")
+    return image, result + 0.3 * rng.standard_normal(result.shape)
+
+
+def rules_of(kind, rng, shape, source_shape):
+    """Arguments, and whether each result pixel is good or what it weighs, but for source masks."""
+    if kind == "few masked":
+        mask = rng.random(shape) < 0.08
+        return {"mask": mask}, ~mask * 1.0
+    if kind == "most masked":
+        mask = rng.random(shape) < 0.6
+        return {"mask": mask}, ~mask * 1.0
+    weights = 10 ** rng.uniform(-2, 2, shape)
+    if kind == "weights":
+        return {"weights": weights}, weights
+    mask, source_mask = rng.random(shape) < 0.1, rng.random(source_shape) < 0.01
+    weights[rng.random(shape) < 0.1] = 0
+    rules = {"mask": mask, "weights": weights, "source_mask": source_mask}
+    return rules, weights * ~mask
+
+
+def without_reached(weights, source_mask, kernel_shape, mode, boundary):
+    """Weights, 0 where the kernel reaches a bad pixel of the source."""
+    out = weights.copy()
+    part = used_part(out, kernel_shape, mode, boundary)
+    part *= ~reached(source_mask, kernel_shape, mode, boundary).reshape(part.shape)
+    return out
+
+
+def constrained(x, y, matrix, values, penalty=0.0):
+    """Least squares with ``matrix @ k == values`` by the equations of Lagrange."""
+    n, m = x.shape[1], len(matrix)
+    system = np.block([[x.T @ x + penalty, matrix.T], [matrix, np.zeros((m, m))]])
+    return np.linalg.solve(system, np.concatenate([x.T @ y, values]))[:n]
+
+
+def second_differences(shape):
+    """One row a second difference of taps along rows and columns, zeros beyond the kernel."""
+    rows = []
+    for axis, length in enumerate(shape):
+        for start in range(-2, length):
+            for line in range(shape[1 - axis]):
+                row = np.zeros(shape)
+                for place, factor in zip(range(start, start + 3), (1, -2, 1), strict=True):
+                    if 0 <= place < length:
+                        row[(place, line) if axis == 0 else (line, place)] = factor
+                rows.append(row.ravel())
+    return np.array(rows)
+
+
+def pair_with(source, result, kernel_shape, boundary=None, **rules):
+    """A pair as fits read it, and what is said of its pixels."""
+    (images,) = as_pairs(source, result, None, PixelRules(**rules))
+    return pair_of(images, kernel_shape, boundary)

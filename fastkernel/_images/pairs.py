@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 
-from fastkernel._images.borders import load
+from fastkernel._images.borders import load, source_index
 from fastkernel._images.checks import (
     as_channels,
     as_image,
@@ -49,6 +49,14 @@ class Cleaned:
         part[self.bad[key]] = 0
         return part
 
+    @classmethod
+    def of(cls, image: Any, bad: BoolArray) -> AnyArray:
+        """Return an image some more of whose pixels read as zeros; itself if none do."""
+        if bad.any():
+            bad = bad | image.bad if isinstance(image, cls) else bad
+            image = cls(getattr(image, "image", image), bad)
+        return cast(AnyArray, image)
+
     def good(self) -> AnyArray:
         """Return the pixels that are not bad, one after the other."""
         return np.asarray(self.image[~self.bad])
@@ -80,16 +88,6 @@ class Pair(NamedTuple):
     weights: AnyArray | None = None
     source_variance: AnyArray | None = None
     which: str = ""
-
-    @property
-    def uncleaned(self) -> "Pair":
-        """The same without cleaning what spoils no sum: bad pixels of integers of 16 bits."""
-
-        def raw(image: AnyArray) -> AnyArray:
-            small = image.dtype.kind in "biu" and image.dtype.itemsize <= 2
-            return image.image if small and isinstance(image, Cleaned) else image
-
-        return self._replace(source=raw(self.source), result=raw(self.result))
 
     @property
     def even(self) -> bool:
@@ -183,21 +181,52 @@ def pair_of(images: Observed, kernel_shape: Shape, boundary: Boundary | None) ->
         if variance is not None:
             variance = cast(AnyArray, Cleaned(variance, images.source_bad))
         used = np.ones(window.shape, np.bool_) if used is None else used
-        _spread(images.source_bad, window, kernel_shape, used)
+        _spread(images.source_bad, window.source_origin, window.boundary, kernel_shape, used)
     if used is not None and used.all():
         used = None
     return Pair(source, result, window, used, weights, variance, images.which)
 
 
-def _spread(bad: BoolArray, window: Window, kernel_shape: Shape, used: BoolArray) -> None:
+def _spread(
+    bad: BoolArray, origin: Shape, boundary: Boundary, kernel_shape: Shape, used: BoolArray
+) -> None:
     """Clear the pixels of a window that a kernel makes of bad ones, a strip of rows at a time."""
-    (p, q), (height, width) = kernel_shape, window.shape
+    (p, q), (height, width) = kernel_shape, used.shape
     cols = width + q - 1
     for top, bottom in split(height, _STRIP_ROWS):
         around = np.empty((bottom - top + p - 1, cols), np.uint8)
         lines = np.empty((bottom - top, cols), np.uint8)
-        load(bad, window.source_pixel(top, 0), window.boundary, around)
+        load(bad, (origin[0] + top, origin[1]), boundary, around)
         design_rows.spread(around, kernel_shape, lines, used[top:bottom].view(np.uint8))
+
+
+def unseen(pair: Pair, kernel_shape: Shape) -> BoolArray:
+    """Return which pixels of the source come into no pixel that is fitted, some of which are not.
+
+    Parameters
+    ----------
+    pair : Pair
+        Of images in memory.
+    kernel_shape : (int, int)
+        ``(p, q)``, in pixels.
+
+    Returns
+    -------
+    (m, n) bool array
+        Of the source's shape.
+    """
+    (p, q), (height, width), window = kernel_shape, pair.window.shape, pair.window
+    out = np.ones((height + p - 1, width + q - 1), np.bool_)
+    _spread(cast(BoolArray, pair.used), (1 - p, 1 - q), "zero", kernel_shape, out)
+    # What a border rule repeats is seen where any of its places is.
+    axes = zip((out, out.T), window.source_origin, pair.source.shape, strict=True)
+    for lines, start, length in axes:
+        places = source_index(start, start + len(lines), length, window.boundary) - start
+        beyond = (places != np.arange(len(lines))) & (places >= -start)
+        for line in np.flatnonzero(beyond):
+            lines[places[line]] &= lines[line]
+    top, left = window.source_origin
+    return out[-top : pair.source.shape[0] - top, -left : pair.source.shape[1] - left]
 
 
 def as_pairs(

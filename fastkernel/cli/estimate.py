@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastkernel._images.checks import as_boundary, as_workers
+from fastkernel._images.pairs import as_pairs
+from fastkernel._machine.run import Run
 from fastkernel._typing import AnyArray, FloatArray
 from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError, UsageError
 from fastkernel.cli.files import Picture, read_picture, turned_note
@@ -33,6 +36,8 @@ from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import plot_fit
 from fastkernel.estimation.quality import ROUNDING_RMS, Verdict, judge
 from fastkernel.estimation.shown import left_out
+from fastkernel.estimation.unknowns.kernel_shape import KernelShapeSelection, selected
+from fastkernel.estimation.unknowns.matching import largest_shape, told_shape
 
 # Taps beyond which no other fits are tried.
 _MOST_TAPS = 1024
@@ -57,6 +62,9 @@ _TUNING = (
 )
 
 
+# Taps along a side of the largest kernel that is looked for.
+_LARGEST = 15
+
 # How the library and the command spell an argument: `kernel_shape=(5, 7)`, `--size 5x7`.
 _ARGUMENT = re.compile(r'(\w+)=(?:"(\w+)"|\((\d+), (\d+)\))')
 
@@ -79,6 +87,7 @@ class _Done(NamedTuple):
     options: argparse.Namespace
     found: LightFit
     shown: _Shown
+    selection: KernelShapeSelection | None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -89,9 +98,10 @@ def run(options: argparse.Namespace) -> None:
         read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha)
         for name in names
     )
+    selection = None if options.size else _select_size(source, result, options)
     _check_shapes(source, result, options)
     found = _fit(source, result, options)
-    done = _Done(source, result, options, found, _shown(found, options))
+    done = _Done(source, result, options, found, _shown(found, options), selection)
     verdict = _judged(done)
     if not options.json:
         _print(done, verdict)
@@ -126,6 +136,28 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
         for kind, check in checks.items()
         if getattr(options, kind) is not None
     }
+
+
+def _select_size(
+    source: Picture, result: Picture, options: argparse.Namespace
+) -> KernelShapeSelection | None:
+    """Find the size of the kernel, which the files' sizes may tell, and write it down."""
+    axis = -1 if source.pixels.ndim == 3 else None
+    boundary = None if options.boundary is None else as_boundary(options.boundary)
+    try:
+        images = as_pairs(source.pixels, result.pixels, axis)
+        options.size = told_shape(images[0])
+        if options.size is not None:
+            return None
+        largest, run = largest_shape(images, _LARGEST), Run(as_workers(None))
+        selection = selected(images, largest, boundary, run)
+    except SingularFitError:
+        raise
+    except (TypeError, ValueError) as problem:
+        msg = f"{options.source!r} and {options.result!r} cannot be fitted: {problem}"
+        raise InputError(msg) from problem
+    options.size = selection.shape
+    return selection
 
 
 def _fit(source: Picture, result: Picture, options: argparse.Namespace) -> LightFit:
@@ -203,7 +235,7 @@ def _normalized(kernel: FloatArray, errors: FloatArray) -> tuple[FloatArray, Flo
 
 
 def _print(done: _Done, verdict: Verdict) -> None:
-    source, result, options, found, shown = done
+    source, result, options, found, shown, selection = done
     kernel, errors = shown.kernel, shown.standard_errors
     p, q = kernel.shape
     kind = "correlation (flipped both ways)" if options.correlation else "convolution"
@@ -220,6 +252,9 @@ def _print(done: _Done, verdict: Verdict) -> None:
         other = STORED if found.light == LINEAR else LINEAR
         compared = f"; {other} would leave a residual of {found.other_rms:.3g}"
     print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
+    if selection is not None:
+        limit = "; the largest that was tried, so it may be larger" * selection.at_limit
+        print(f"size: found; smaller ones leave {selection.gain:.3g} times as much{limit}")
     print(f"sum of taps: {kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
     print(f"residual: {found.residual_rms:.3g} {unit}")
     if found.fit.background is not None:
@@ -240,7 +275,7 @@ def _print(done: _Done, verdict: Verdict) -> None:
 
 def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
     """Return all that is known, by name."""
-    source, result, options, found, shown = done
+    source, result, options, found, shown, selection = done
     fit = found.fit
     return {
         "kernel": shown.kernel,
@@ -256,6 +291,7 @@ def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
         "verdict": asdict(verdict),
         "found": {
             "kernel_shape": shown.kernel.shape,
+            "smaller_ones_leave": None if selection is None else selection.gain,
             "light": "stored" if found.light == STORED else "srgb",
             "background": fit.background,
             "ridge": fit.ridge,
@@ -271,7 +307,7 @@ def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
 
 def _report(done: _Done, verdict: Verdict) -> str:
     """Return the report, on the pixels of the light in which the fit was made."""
-    source, result, options, found, _ = done
+    source, result, options, found, _, selection = done
     before, after = _fitted_pixels(found, source, result)
     (p, q), light = found.fit.kernel.shape, " in linear light" if found.light == LINEAR else ""
     return found.fit.report(
@@ -281,6 +317,7 @@ def _report(done: _Done, verdict: Verdict) -> str:
         title=f"{p}×{q} kernel from {options.source} to {options.result}{light}",
         channel_axis=-1 if before.ndim == 3 else None,
         verdict=verdict,
+        selection=selection,
     )
 
 
@@ -290,7 +327,7 @@ def _fitted_pixels(found: LightFit, *pictures: Picture) -> list[AnyArray]:
 
 def _judged(done: _Done) -> Verdict:
     """Return the verdict, and what would help in terms of the command's options."""
-    source, result, options, found, shown = done
+    source, result, options, found, shown, _ = done
     verdict = judge(
         shown.kernel,
         shown.standard_errors,

@@ -55,9 +55,8 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         "-k",
         "--size",
         type=_size,
-        required=True,
         metavar="P[xQ]",
-        help="kernel size in taps: 5, or rows x columns as in 7x9",
+        help="kernel size in taps: 5, or rows x columns as in 7x9 (found, up to 15)",
     )
     add(
         "-o",
@@ -322,7 +321,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         type=_ridge,
         default=0.0,
         metavar="X",
-        help="penalty on large taps (0), gcv to choose it, or smooth:X (smooth:gcv) on rough kernels",
+        help="penalty on large taps (0), gcv to choose it, or smooth:X or smooth:gcv on rough ones",
     )
     add("--step", type=_penalty, metavar="X", help="of a descent (the largest safe one)")
     add("--num-iter", type=_count, metavar="N", help="most iterations, of what iterates")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastkernel._typing import (
     Engine,
     Errors,
     Images,
+    KernelShape,
     Method,
     NanPolicy,
     Norm,
@@ -26,13 +27,13 @@ from fastkernel._typing import (
     Progress,
     Ridge,
     Saturation,
-    Shape,
     Solver,
     Symmetry,
 )
 from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.methods import METHODS, method_of
 from fastkernel.estimation.problem import problem_of
+from fastkernel.estimation.unknowns.found import found_shape
 
 # The arguments that every method takes.
 _OF_ALL = frozenset(
@@ -43,7 +44,7 @@ _OF_ALL = frozenset(
 def estimate_kernel(
     source: Images,
     result: Images,
-    kernel_shape: Shape | int | None,
+    kernel_shape: KernelShape | None,
     *,
     method: Method = "lstsq",
     solver: Solver = "auto",
@@ -91,9 +92,10 @@ def estimate_kernel(
         Result image, in any unit, of shape (m, n) ("same"), (m - p + 1, n - q + 1) ("valid") or
         (m + p - 1, n + q - 1) ("full", zeros beyond the source's frame). A sequence holds as
         many as ``source``; all share the kernel.
-    kernel_shape : (int, int), int or None
+    kernel_shape : (int, int), int, "auto" or None
         Rows ``p`` and columns ``q`` of the kernel, in pixels. In "same" the centre tap is
-        ``((p - 1) // 2, (q - 1) // 2)``, also where a side is even: see Notes. None, for "fft",
+        ``((p - 1) // 2, (q - 1) // 2)``, also where a side is even: see Notes. "auto" is the
+        smallest up to 15 by 15 that explains the result, by `select_kernel_shape`. None, for "fft",
         keeps a kernel of the image's size, (m, n), its origin by the same rule.
     method : {"lstsq", "fft", "lad", "richardson_lucy"}, optional
         Least squares over the pixels: exact, and the best where noise is even. Division of
@@ -126,7 +128,7 @@ def estimate_kernel(
         Columns, taps in C order, of which the kernel is a sum: see `basis.gaussian_polynomials`.
     weights : (rows, cols) array_like of real numbers, optional
         What every pixel of ``result`` counts, of its shape: inverse variances, up to a factor. 0
-        leaves a pixel out. Of a sequence of images a sequence; with ``channel_axis`` those of all
+        leaves a pixel out. "lad" weighs the deviations themselves. Of a sequence of images a sequence; with ``channel_axis`` those of all
         channels, or of each. So are masks and variances given.
     mask : (rows, cols) array_like of bool, optional
         Of ``result``'s shape: True where a pixel is bad, and left out. Whatever stands there has
@@ -146,16 +148,19 @@ def estimate_kernel(
     source_variance : float or (m, n) array_like, optional
         Variance of the source's noise, in squared source units, for "lstsq". Noise in the source
         makes taps too small; what it adds to the equations is taken off. Bare that would be wild,
-        so without ``ridge`` and ``basis`` it comes with ``ridge=("smooth", 0.05 * mean)``.
+        so without ``ridge`` and ``basis`` it comes with ``ridge=("smooth", 0.05 * mean)``, halved
+        up to 7 times where that makes the expected error of the taps less.
     sigma_clip : float, optional
         Leaves out pixels whose residual is more than so many standard deviations, and fits again,
-        until nothing changes; at least 1.5. `KernelFit.used` says what was kept.
+        until nothing changes; at least 1.5. `KernelFit.used` says what was kept. A wild pixel of
+        the source draws the kernel after it and does not stick out: mask it.
     errors : {"even", "robust"}, optional
         What error bars of "lstsq" rest on: noise that is alike in all pixels (by their weights)
         and independent; or the residual as it is, uneven and alike in neighbours.
     absolute_sigma : bool, optional
         Whether ``weights`` are inverse variances as they stand, from which alone error bars
-        follow; otherwise the residual gives their scale.
+        follow; otherwise the residual gives their scale. Not with ``errors="robust"`` or
+        ``source_variance``.
     step : float, optional
         Of a descent, in inverse squared source units; the largest safe one when None.
     num_iter : int, optional
@@ -247,8 +252,13 @@ def estimate_kernel(
     chosen = method_of(as_choice(method, "method", METHODS))
     options = _options_of(method, asked)
     rules = PixelRules(mask, source_mask, weights, saturation, nan_policy, source_variance)
-    problem = problem_of(source, result, kernel_shape, boundary, background, channel_axis, rules)
-    found: KernelFit = chosen.fit(problem, options, Run(as_workers(workers), as_callback(callback)))
+    run = Run(as_workers(workers), as_callback(callback))
+    auto = isinstance(kernel_shape, str) and kernel_shape == "auto"
+    shape = None if auto else kernel_shape
+    problem = problem_of(source, result, shape, boundary, background, channel_axis, rules)
+    if auto:
+        problem = replace(problem, kernel_shape=found_shape(problem, run))
+    found: KernelFit = chosen.fit(problem, options, run)
     return found
 
 

@@ -117,8 +117,10 @@ class KernelFit(Shown):
         The penalty on the taps, or on their second differences, in squared source units: what was
         asked for, or what was chosen.
     equations : NormalEquations or None
-        What was solved; solve it again for another ridge or a smaller kernel. None for a kernel
-        of so many taps that they were not formed.
+        What was solved; solve it again for another ridge or a smaller kernel. None where they
+        were not formed: for a kernel of thousands of taps, and where pixels have so many weights
+        that some of their rows were taken, and corrected by all pixels. (Standard errors then
+        are those that these rows tell, right to some percent.)
     """
 
     kernel: FloatArray
@@ -173,8 +175,9 @@ class KernelFit(Shown):
         coefficients of the background, and ``s = 1`` for ``absolute_sigma=True``; infinite where
         no pixel is left to judge by. With ``errors="robust"`` the sandwich
         ``inv(gram) @ scatter @ inv(gram)`` [1]_, [2]_, whose scatter is that of the residual times
-        the source, at the same pixel and at neighbours whose residuals are alike. NaN, not
-        available, where the method knows none.
+        the source, at the same pixel and at neighbours whose residuals are alike; and so with
+        ``source_variance``, where the shift of the taps by the penalty beside it is part of their
+        error. NaN, not available, where the method knows none.
 
         References
         ----------

@@ -300,7 +300,6 @@ USAGE = {
     "no command": ([], "arguments are required: COMMAND"),
     "unknown command": (["guess"], "invalid choice: 'guess'"),
     "no files": (["estimate", "--size", "5"], "arguments are required: SOURCE, RESULT"),
-    "no size": (["estimate", "a", "b"], "arguments are required: --size"),
     "size": (["estimate", "a", "b", "--size", "0"], "expected taps as in 5"),
     "size of three": (["estimate", "a", "b", "--size", "3x3x3"], "got '3x3x3'"),
     "escape": (["estimate", "a", "b", "--size", "\x1b[2J"], "got '\\x1b[2J'"),
@@ -609,3 +608,14 @@ def test_methods_that_do_not_go_together(pair, capsys, more, code, message):
     found, text = failure([*pair, *more], capsys)
     assert found == code
     assert message in text
+
+
+def test_finds_the_size(tmp_path, capsys):
+    source = data.camera()[100:220, 100:230]
+    result = np.rint(ndimage.convolve(source.astype(float), np.full((3, 5), 1 / 15)))
+    for name, image in (("a.png", source), ("b.png", result.astype(np.uint8))):
+        Image.fromarray(image).save(tmp_path / name)
+    main(["estimate", str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    told = capsys.readouterr().out
+    assert told.startswith("3x5 kernel")
+    assert "size: found; smaller ones leave" in told

@@ -85,7 +85,12 @@ def test_clip_keeps_floats_in_their_range():
 
 
 @pytest.mark.parametrize(
-    "method", [["wiener"], ["wiener", "--balance", "0.001"], ["richardson-lucy", "--num-iter", "9"]]
+    "method",
+    [
+        pytest.param(["wiener"], marks=pytest.mark.jit),
+        pytest.param(["wiener", "--balance", "0.001"], marks=pytest.mark.jit),
+        ["richardson-lucy", "--num-iter", "9"],
+    ],
 )
 def test_restore_undoes_a_blur_of_eight_bits(method):
     blurred = made(["apply", "a.png", "gaussian:1.5", "--boundary", "symmetric"], "b.png")
@@ -96,6 +101,7 @@ def test_restore_undoes_a_blur_of_eight_bits(method):
     assert errors[1] < 0.85 * errors[0]
 
 
+@pytest.mark.jit
 def test_the_border_of_a_restored_motion_does_not_ring():
     """A guess of what stands beyond the border would ring: the kernel removes frequencies."""
     blurred = made(["apply", "a.png", "motion:9@30"], "b.png")
@@ -110,8 +116,8 @@ def test_the_border_of_a_restored_motion_does_not_ring():
 
 
 def test_options_of_a_restoration():
-    made(["apply", "a.png", "gaussian:1"], "b.png")
-    image = np.asarray(Image.open("b.png")).astype(float)
+    Image.fromarray(SCENE[:40, :40]).save("a.png")
+    image = made(["apply", "a.png", "gaussian:1"], "b.png").astype(float)
     psf = read_kernel("gaussian:1")
 
     def check(function, arguments, **options):
@@ -126,6 +132,7 @@ def test_options_of_a_restoration():
     check(inverse_filter, guarded, epsilon=0.1, guarded=True)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_light_is_blurred_and_restored(dtype):
     """Levels of sRGB by the standard's own two formulas."""
@@ -201,6 +208,7 @@ def test_invert_by_the_matrix_of_a_border(capsys):
     capsys.readouterr()
 
 
+@pytest.mark.jit
 def test_invert_tells_of_its_iterations(capsys):
     assert main(["invert", "gaussian:1", "--size", "40"]) == 0
     text = capsys.readouterr().out
@@ -392,7 +400,8 @@ def test_pictures_are_read_and_written_upright(name, orientation, capsys):
 def test_profile_and_resolution_are_kept(name, output):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(COLOUR).save(name, icc_profile=profile, dpi=(300, 150))
-    for command in (["apply", name, "box:3"], ["restore", name, "--kernel", "gaussian:1"]):
+    sharpen = ["restore", name, "--kernel", "gaussian:1", "--method", "inverse"]
+    for command in (["apply", name, "box:3"], sharpen):
         assert main([*command, "-o", output, "--force"]) == 0
         with Image.open(output) as image:
             assert image.info["icc_profile"] == profile

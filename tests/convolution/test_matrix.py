@@ -3,18 +3,17 @@
 import itertools
 
 import naive
-import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 from scipy.sparse import coo_array, csr_array
+from shared import JIT
 
 from fastkernel._images import checks as _checks
 from fastkernel.convolution import matrix as module
 from fastkernel.convolution.matrix import convolution_matrix, design_matrix
 
-JIT = not numba.config.DISABLE_JIT
 SIDES = range(1, 7) if JIT else (1, 2, 4)
 MODES = ("full", "same", "valid")
 RULES = tuple(naive.PAD_MODES)

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fastkernel import convolve, correlate
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("boundary", ["zero", "circular", "mirror"])
 @pytest.mark.parametrize("mode", ["full", "same", "valid"])
 @pytest.mark.parametrize("function", [convolve, correlate])

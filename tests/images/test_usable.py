@@ -15,7 +15,6 @@ from fastkernel._images.masks import parted
 from fastkernel._images.pairs import Cleaned, Fitted, as_pairs, pair_of
 from fastkernel._images.usable import PixelRules
 
-MODES = [("valid", None), ("full", None), ("same", None), *(("same", b) for b in naive.PAD_MODES)]
 IMAGE = np.random.default_rng(3).random((12, 15)) * 200 + 20
 RESULT = np.random.default_rng(4).random((10, 13)) * 200 + 20
 BAD = np.zeros(RESULT.shape, bool)
@@ -25,8 +24,7 @@ SOURCE_BAD[4, 5] = SOURCE_BAD[11, 14] = True
 
 
 def pair_with(source=IMAGE, result=RESULT, kernel_shape=(3, 3), boundary=None, **rules):
-    (images,) = as_pairs(source, result, None, PixelRules(**rules))
-    return pair_of(images, kernel_shape, boundary)
+    return weighted.pair_with(source, result, kernel_shape, boundary, **rules)
 
 
 def used_by(*args, **options):
@@ -37,7 +35,7 @@ def used_by(*args, **options):
 # Masks of the source.
 
 
-@pytest.mark.parametrize(("mode", "boundary"), MODES)
+@pytest.mark.parametrize(("mode", "boundary"), weighted.MODES)
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4), (1, 5), (6, 5)])
 def test_a_bad_source_pixel_leaves_out_what_its_kernel_reaches(mode, boundary, shape, rng):
     """Pixel by pixel: those that a border rule repeats are bad where they are repeated."""
@@ -64,7 +62,7 @@ def test_a_bad_source_pixel_leaves_out_what_its_kernel_reaches(mode, boundary, s
 @given(
     bad=hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    where=st.sampled_from(MODES),
+    where=st.sampled_from(weighted.MODES),
 )
 def test_the_definition_for_any_mask_and_shape(bad, shape, where):
     mode, boundary = where
@@ -85,7 +83,7 @@ def test_tall_masks_are_read_strip_by_strip(rng):
 # Masks and weights of the result.
 
 
-@pytest.mark.parametrize(("mode", "boundary"), MODES)
+@pytest.mark.parametrize(("mode", "boundary"), weighted.MODES)
 def test_masks_and_weights_are_of_the_whole_result(mode, boundary, rng):
     shape = (2, 3)
     size = weighted.result_shape(IMAGE.shape, shape, mode)
@@ -385,6 +383,17 @@ def test_bad_pixels_read_as_zeros(rng):
     assert np.isnan(hurt).sum() == bad.sum()  # the image is left alone
     for r, c in np.ndindex(3, 3):
         assert image[r, c] == want[r, c]
+
+
+def test_more_pixels_that_read_as_zeros(rng):
+    bad, more = rng.random((2, *RESULT.shape)) < 0.3
+    assert Cleaned.of(RESULT, bad & ~bad) is RESULT
+    once = Cleaned.of(RESULT, bad)
+    twice = Cleaned.of(once, more)
+    assert Cleaned.of(twice, bad & ~bad) is twice
+    assert twice.image is RESULT
+    assert_array_equal(once[:, :], np.where(bad, 0, RESULT))
+    assert_array_equal(twice[:, :], np.where(bad | more, 0, RESULT))
 
 
 @pytest.mark.parametrize("mode", ["valid", "same", "full"])

@@ -2,14 +2,13 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from shared import JIT
 
 from fastkernel._loops import _processor, circular, passes, tile_copies
 
-JIT = not numba.config.DISABLE_JIT
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64)]
 LENGTHS = [n for n in range(16, 600 if JIT else 100) if passes.is_length(n, "f4")]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import signal
-from shared import disk, gaussian, photo
+from shared import JIT, disk, gaussian, photo
 
 from fastkernel.convolution import convolution_engines as convolve_engines
 from fastkernel.restoration import blur
@@ -217,9 +217,10 @@ def test_dark_places_are_no_trouble(rng):
     assert_array_equal(richardson_lucy(np.zeros((9, 9)), gaussian(3, 1.0)), 0)
     stars = np.zeros((30, 30))
     stars[(3, 15, 22), (4, 28, 11)] = 1e6, 1, 1e-6
+    num_iter = 100 if JIT else 20
     for dtype in (np.float32, np.float64):
         for boundary in BORDERS:
-            got = richardson_lucy(stars.astype(dtype), disk(7), 100, boundary=boundary)
+            got = richardson_lucy(stars.astype(dtype), disk(7), num_iter, boundary=boundary)
             assert np.isfinite(got).all()
             assert got.min() >= 0
 
@@ -276,7 +277,7 @@ def test_bad_pixels_may_hold_anything(rng):
 
 
 def test_damping_smooths(rng):
-    scene, psf = np.kron(rng.random((6, 6)), np.ones((8, 8))) * 100, gaussian(5, 1.0)
+    scene, psf = np.kron(rng.random((4, 4)), np.ones((8, 8))) * 100, gaussian(5, 1.0)
     y = rng.poisson(naive.filtered(scene, psf, "same", "symmetric")).astype(float)
     errors = [np.square(richardson_lucy(y, psf, 60, damping=d) - scene).mean() for d in (0, 0.02)]
     assert errors[1] < 0.8 * errors[0]

@@ -70,7 +70,8 @@ def between_ends(pair: Pair) -> Pair:
         return pair
     (top, left), (height, width) = pair.window.result_origin, pair.window.shape
     ends, pixels = np.iinfo(result.dtype), result[top : top + height, left : left + width]
-    inside = (pixels > ends.min) & (pixels < ends.max)
+    inside = pixels > ends.min
+    inside &= pixels < ends.max
     if pair.used is not None:
         inside &= pair.used
     return pair._replace(used=inside)
@@ -91,10 +92,10 @@ def moved_pixels(before: Sequence[Pair], after: Sequence[Pair]) -> tuple[list[Pa
 
     def only(some: Pair, others: Pair) -> Pair:
         own, theirs = (
-            np.ones(pair.window.shape, np.bool_) if pair.used is None else pair.used
+            np.broadcast_to(True, pair.window.shape) if pair.used is None else pair.used
             for pair in (some, others)
         )
-        return some._replace(used=own & ~theirs)
+        return some._replace(used=own > theirs)
 
     both = list(zip(before, after, strict=True))
     return [only(old, new) for old, new in both], [only(new, old) for old, new in both]

@@ -192,7 +192,7 @@ def normal_equations(
     Raises
     ------
     TypeError
-        If an image is complex, masked or not of numbers.
+        If an image is complex or not of numbers, or carries a mask that cannot be taken apart.
     ValueError
         If the shapes do not fit together, the kernel is larger than the image, a pixel that is
         used is not finite, or another argument is out of its range.

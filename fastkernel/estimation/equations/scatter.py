@@ -328,10 +328,9 @@ def _combined(
     gram: FloatArray, rows: FloatArray, scores: FloatArray, spread: FloatArray
 ) -> FloatArray:
     """Return the Gram matrix times what scores and likeness make of the rows' own."""
-    lower = _lower(rows)
+    white = lapack.inverse_of_lower(_lower(rows))
     uneven, alike = (
-        lapack.solve_lower(lower, lapack.solve_lower(lower, part).T)
-        for part in (scores, spread - rows)
+        lapack.product(lapack.product(white, part), white.T) for part in (scores, spread - rows)
     )
     values, vectors = lapack.eigenvectors(np.eye(len(gram)) + (alike + alike.T) / 2)
     # A covariance of noise that is cut off may be less than nothing in some directions.

@@ -1,11 +1,16 @@
 """Equations of pairs whose pixels do not count alike: by all pixels less some, or by some alone."""
 
-from fastkernel._images.pairs import Pair
+from typing import cast
+
+import numpy as np
+
+from fastkernel._images.pairs import Cleaned, Pair, unseen
 from fastkernel._machine.run import Run
-from fastkernel._typing import Shape
+from fastkernel._typing import BoolArray, Shape
 from fastkernel.estimation.equations.background import BackgroundSums, background_sums
 from fastkernel.estimation.equations.chosen_rows import rows_of
 from fastkernel.estimation.equations.gathering import Sums, gather
+from fastkernel.estimation.equations.gathering_cost import is_narrow
 
 
 def left_out_wins(pair: Pair) -> bool:
@@ -14,6 +19,25 @@ def left_out_wins(pair: Pair) -> bool:
     They are where fewer pixels are left out than fitted, and those fitted all have the weight 1.
     """
     return pair.weights is None and 2 * pair.n_pixels > pair.window.n_pixels
+
+
+def _lightened(pair: Pair, kernel_shape: Shape, exact: bool) -> Pair:
+    """Return a pair without what would be summed only to be subtracted again.
+
+    Bytes that are summed without rounding are read as they are. What is left of other images are
+    the source's pixels that fitted pixels see as well, so that no sum is more than ``p * q``
+    times what stays of it, and its rounding not either.
+    """
+    if exact and is_narrow(pair.source, pair.result):
+        source, result = (getattr(image, "image", image) for image in (pair.source, pair.result))
+        return pair._replace(source=source, result=result)
+    (top, left), (height, width) = pair.window.result_origin, pair.window.shape
+    bad = np.ones(pair.result.shape, np.bool_)
+    bad[top : top + height, left : left + width] = ~cast(BoolArray, pair.used)
+    return pair._replace(
+        source=Cleaned.of(pair.source, unseen(pair, kernel_shape)),
+        result=Cleaned.of(pair.result, bad),
+    )
 
 
 def uneven_sums(
@@ -52,8 +76,8 @@ def uneven_sums(
         rows = rows_of([pair], kernel_shape, degree, run, share=share)[0]
         background = None if degree is None else rows.background_sums(degree)
         return Sums(rows.gram, rows.moments, rows.energy), background
-    # What is summed and subtracted again need not be clean.
-    pair = pair.uncleaned
+    # Polynomials that vary are no whole numbers.
+    pair = _lightened(pair, kernel_shape, exact=not degree)
     whole = pair._replace(used=None)
     sums = gather([whole], kernel_shape, run, engine)
     rows = rows_of([pair], kernel_shape, degree, run.silent, "left out", share)[0]

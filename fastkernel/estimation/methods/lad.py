@@ -361,7 +361,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         last.energy,
         data.n_points,
         method="lad",
-        fitted=[] if n_points is not None else [Fitted.of(pair) for pair in pairs],
+        fitted=[Fitted.of(pair) for pair in pairs] if data.n_points == n_pixels else [],
     )
 
 

@@ -33,12 +33,13 @@ from fastkernel.estimation.equations.residual import (
 from fastkernel.estimation.equations.scatter import scatter_of
 from fastkernel.estimation.equations.source_sums import noise_energies
 from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.methods.lstsq_noisy import pull_of, with_less_ridge, with_ridge
 from fastkernel.estimation.methods.lstsq_sampled import corrected, share_of_rows
 from fastkernel.estimation.methods.lstsq_unformed import fit_unformed
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.direct import Factor, refuse_too_few
 from fastkernel.estimation.solvers.options import SolverOptions
-from fastkernel.estimation.solvers.solution import Solution
+from fastkernel.estimation.solvers.solution import Solution, System
 from fastkernel.estimation.solvers.solve import solve
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -58,10 +59,6 @@ _ROUNDED, _CUT_OFF = 0.32, 2 / 3
 # clipped, and how often those may come back that were.
 _LEAST_CLIP = 1.5
 _MAX_CLIPS, _MAX_RETURNS = 40, 12
-
-# The penalty on second differences that goes with a noisy source, in units of its variance: 0.03
-# to 0.1 were best for point spread functions in simulated star fields.
-_SMOOTH_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +125,11 @@ class _Fit:
         return self.given is None
 
     @property
+    def whole(self) -> System:
+        """What the pixels add up to, noise included, less the backgrounds."""
+        return self.sums.equations(self.equations.kernel_shape).system
+
+    @property
     def flipped(self) -> FloatArray:
         """The kernel by shift."""
         return np.ascontiguousarray(self.solution.taps[::-1, ::-1])
@@ -159,14 +161,15 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     noisy = any(pair.source_variance is not None for pair in pairs)
     if options.sigma_clip is not None or options.errors == "robust" or noisy:
         pairs = held(pairs)
-    if noisy:
-        if options.absolute_sigma:
-            msg = (
-                "absolute_sigma=True takes the weights for the inverse variances of all noise, "
-                "beside which source_variance tells of more: leave one out"
-            )
-            raise ValueError(msg)
-        options = _with_ridge(options, pairs)
+    if noisy and options.absolute_sigma:
+        msg = (
+            "absolute_sigma=True takes the weights for the inverse variances of all noise, "
+            "beside which source_variance tells of more: leave one out"
+        )
+        raise ValueError(msg)
+    unasked = noisy and options.ridge == 0.0 and options.basis is None
+    if unasked:
+        options = with_ridge(options, pairs)
     found = _first(pairs, problem, options, engine, run)
     if problem.may_be_clipped and found.exact:
         found = _unsaturated(found, shape, options, run)
@@ -178,9 +181,18 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         found = _refined(found, factor, run)
     scatter = None
     if factor is not None and (options.errors == "robust" or noisy):
-        gram = found.sums.equations(shape).gram if noisy else found.equations.gram
-        backgrounds = found.sums.backgrounds
-        scatter = scatter_of(found.pairs, found.flipped, found.beside, backgrounds, gram, run)
+        scatter = _scatter(found, run)
+    if scatter is not None and noisy:
+        system = found.equations.system
+        if unasked:
+            solution = with_less_ridge(system, options, found.solution, scatter)
+            found = replace(
+                found, solution=solution, energy=found.whole.residual_energy(solution.taps)
+            )
+            scatter = _scatter(found, run)
+        # By how much the penalty moves the taps is an error of theirs.
+        pull = pull_of(system, found.solution, smooth=options.smooth)
+        scatter += np.outer(pull, pull)
     return _answer(found, options, scatter)
 
 
@@ -260,13 +272,10 @@ def _refuse_formed(problem: Problem, options: Options, pairs: Sequence[Pair]) ->
             raise ValueError(msg)
 
 
-def _with_ridge(options: Options, pairs: Sequence[Pair]) -> Options:
-    """Return options with a smooth penalty where noise is taken off the Gram matrix."""
-    if options.ridge != 0.0 or options.basis is not None:
-        return options
-    variances = [pair.source_variance for pair in pairs]
-    mean = np.mean([0.0 if part is None else np.mean(part[:, :]) for part in variances])
-    return replace(options, ridge=("smooth", _SMOOTH_SHARE * float(mean)))
+def _scatter(found: _Fit, run: Run) -> FloatArray:
+    """Return how the scores of a fit scatter."""
+    backgrounds, gram = found.sums.backgrounds, found.whole.gram
+    return scatter_of(found.pairs, found.flipped, found.beside, backgrounds, gram, run)
 
 
 def _solved_sums(

@@ -1,5 +1,7 @@
 """Estimation of a kernel for every pair of a stack."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -78,7 +78,7 @@ class Scores(NamedTuple):
     def rms(self) -> FloatArray:
         """Root mean square of what is left of pixels that were not fitted, one a support."""
         energy = np.maximum(self.held_out.sum(axis=1), self.hidden)
-        return np.sqrt(energy / self.weights.sum())
+        return np.asarray(np.sqrt(energy / self.weights.sum()))
 
     @property
     def penalised(self) -> FloatArray:
@@ -114,7 +114,7 @@ class Scores(NamedTuple):
             means = self.held_out[best] / self.weights
             error = float(means.std(ddof=1)) / math.sqrt(len(means)) / float(means.mean())
             slack += min(_SHARE_OF_ERROR * error, _MOST_SHARE) * float(scores[best])
-        alike = np.flatnonzero(scores <= scores[best] + slack)
+        alike = np.flatnonzero(scores <= scores[best] + slack).tolist()
         return int(min(alike, key=lambda i: (sizes[i], scores[i])))
 
 

@@ -20,7 +20,7 @@ from fastkernel.estimation.display.figures import new_figure, png
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.unknowns.clipping import without_clipped
 from fastkernel.estimation.unknowns.held_out import Box, nested_scores, strip_equations
-from fastkernel.estimation.unknowns.matching import fitted_to, lost
+from fastkernel.estimation.unknowns.matching import fitted_to
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -249,7 +249,8 @@ def _selected(
     pairs = [_pair(part, largest, boundary) for part in images]
     strips = strip_equations(pairs, largest, run)
     n_pixels = sum(part.n_pixels for part in strips)
-    (rows, cols), curve = largest, {}
+    rows, cols = largest
+    curve: dict[Shape, float] = {}
     both = [(min(i, rows), min(i, cols)) for i in range(1, max(rows, cols) + 1)]
     _, q = _smallest(strips, both, curve)
     p, _ = _smallest(strips, [(i, q) for i in range(1, rows + 1)], curve)
@@ -261,7 +262,7 @@ def _selected(
 def _pair(images: Observed, largest: Shape, boundary: Boundary | None) -> Pair:
     """Return the pixels over which all shapes are compared."""
     fitting = fitted_to(images, largest)
-    if min(lost(images)) < 0 == max(lost(fitting)):
+    if images.result.size > images.source.size and fitting.result.shape == fitting.source.shape:
         boundary = "zero"  # a "full" result, cropped
     pair = pair_of(fitting, largest, boundary)
     if pair.n_pixels <= 2 * math.prod(largest):

@@ -1,21 +1,55 @@
 """Images cropped so that their shapes fit a kernel: views, no copies."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fastkernel._images.pairs import in_memory
 from fastkernel._images.usable import Observed
 from fastkernel._typing import AnyArray, Shape
 
 
-def lost(images: Observed) -> Shape:
-    """Return how many rows and columns the result has fewer than the source.
+class Crop(NamedTuple):
+    """A part of a source and of its result.
+
+    Attributes
+    ----------
+    source, result : (slice, slice)
+        Rows and columns that are left of each.
+    """
+
+    source: tuple[slice, slice]
+    result: tuple[slice, slice]
+
+    @property
+    def origin(self) -> Shape:
+        """Where the first pixel that is left of the result stood in it."""
+        return self.result[0].start, self.result[1].start
+
+    def of(self, images: Observed) -> Observed:
+        """Return parts of two images, with what is known of their pixels."""
+
+        def known(image: AnyArray | None, where: tuple[slice, slice]) -> AnyArray | None:
+            return None if image is None else image[where]
+
+        return Observed(
+            in_memory(images.source)[self.source],
+            in_memory(images.result)[self.result],
+            known(images.source_bad, self.source),
+            known(images.result_bad, self.result),
+            known(images.weights, self.result),
+            known(images.source_variance, self.source),
+        )
+
+
+def lost(source_shape: tuple[int, ...], result_shape: tuple[int, ...]) -> Shape:
+    """Return how many rows and columns a result has fewer than its source.
 
     Raises
     ------
     ValueError
         If it has fewer along one axis and more along the other: no kernel leaves such a result.
     """
-    (m, n), (rows, cols) = images.source.shape, images.result.shape
+    (m, n), (rows, cols) = source_shape, result_shape
     if (m - rows) * (n - cols) < 0:
         msg = (
             f"result must be as large as source {(m, n)}, smaller ('valid') or larger ('full'), "
@@ -27,118 +61,137 @@ def lost(images: Observed) -> Shape:
 
 def told_shape(images: Observed) -> Shape | None:
     """Return the kernel that the images' shapes tell; None where these are alike."""
-    rows, cols = lost(images)
+    rows, cols = lost(images.source.shape, images.result.shape)
     return None if (rows, cols) == (0, 0) else (abs(rows) + 1, abs(cols) + 1)
 
 
-def fitted_to(images: Observed, kernel_shape: Shape) -> Observed:
-    """Return images cropped so that a "valid" or "full" pair is one of a kernel of some shape.
+def largest_shape(images: Sequence[Observed], most: int) -> Shape:
+    """Return the largest kernel worth looking for.
 
-    The kernel's centre tap stays where it was: that of the kernel that the shapes tell. A "same"
-    pair is returned as it is. A "full" one whose kernel would be larger is cropped to "same", for
-    which zeros beyond the frame are known.
-
-    Parameters
-    ----------
-    images : Observed
-        A pair.
-    kernel_shape : (int, int)
-        ``(p, q)``.
-
-    Returns
-    -------
-    Observed
-        Of views.
+    It has at most ``most`` rows and columns, is not past a third of any image's side, and not past
+    what shapes tell, unless that would be a kernel of so many taps that a result of these shapes
+    must have been cropped for another reason.
     """
-    missing = lost(images)
-    if missing == (0, 0):
-        return images
-    sides = [
-        *zip(images.source.shape, images.result.shape, kernel_shape, strict=True),
-    ]
-    if min(missing) < 0 and any(m + k - 1 > rows for m, rows, k in sides):
-        spans = [_centred(m, rows, 1) for m, rows, _ in sides]
-    else:
-        spans = [_centred(*side) for side in sides]
-    (rows, below), (cols, right) = spans
-    return cropped(images, (rows, cols), (below, right))
-
-
-def _centred(m: int, rows: int, k: int) -> tuple[slice, slice]:
-    """Return the pixels of a line of the source and of the result that a kernel's size goes with.
-
-    A result's pixel ``t`` stands on the source's pixel ``t + (m - rows + 1) // 2``.
-    """
-    ahead = (m - rows + 1) // 2
-    if rows > m:
-        before = (k - 1) // 2
-        return slice(0, m), slice(-ahead - before, -ahead - before + m + k - 1)
-    first = max(k // 2, ahead)
-    last = min(m - (k - 1) // 2, ahead + rows)
-    return slice(first - k // 2, last + (k - 1) // 2), slice(first - ahead, last - ahead)
-
-
-def cropped(images: Observed, source: tuple[slice, slice], result: tuple[slice, slice]) -> Observed:
-    """Return parts of a source and of its result, with what is known of their pixels."""
-
-    def part(image: AnyArray | None, where: tuple[slice, slice]) -> AnyArray | None:
-        return None if image is None else in_memory(image)[where]
-
-    before = [part(image, source) for image in (images.source, images.source_bad)]
-    after = [part(image, result) for image in (images.result, images.result_bad, images.weights)]
-    return Observed(
-        before[0], after[0], before[1], after[1], after[2], part(images.source_variance, source)
+    told = [shape for pair in images if (shape := told_shape(pair)) is not None]
+    sides = [pair.result.shape for pair in images]
+    return (
+        _largest([side[0] for side in sides], [shape[0] for shape in told], most),
+        _largest([side[1] for side in sides], [shape[1] for shape in told], most),
     )
 
 
-def moved(images: Observed, offset: Shape) -> Observed:
-    """Return the common part of a source and of a result that was moved.
+def _largest(sides: Sequence[int], told: Sequence[int], most: int) -> int:
+    if told and min(told) <= 2 * most + 1:
+        most = min(told)
+    return max(1, min(most, (min(sides) + 1) // 3))
+
+
+def fit_crop(
+    source_shape: tuple[int, ...], result_shape: tuple[int, ...], kernel_shape: Shape
+) -> Crop:
+    """Return the parts of a "valid" or "full" pair that are one of a kernel of some shape.
+
+    The kernel's centre tap stays where it was: that of the kernel that the shapes tell. A "same"
+    pair is left whole. A "full" one whose kernel would be larger than the shapes tell becomes a
+    "same" one, for which zeros beyond the frame are known.
+    """
+    missing = lost(source_shape, result_shape)
+    sides = list(zip(source_shape, result_shape, kernel_shape, strict=True))
+    if missing == (0, 0):
+        spans = [(slice(0, m), slice(0, n)) for m, n, _ in sides]
+    elif min(missing) < 0 and any(m + k - 1 > n for m, n, k in sides):
+        spans = [_centred(m, n, 1) for m, n, _ in sides]
+    else:
+        spans = [_centred(*side) for side in sides]
+    (rows, below), (cols, right) = spans
+    return Crop((rows, cols), (below, right))
+
+
+def _centred(m: int, n: int, k: int) -> tuple[slice, slice]:
+    """Return the pixels of a line of the source and of the result that a kernel's size goes with.
+
+    A result's pixel ``t`` stands on the source's pixel ``t + (m - n + 1) // 2``.
+    """
+    ahead = (m - n + 1) // 2
+    if n > m:
+        first = -ahead - (k - 1) // 2
+        return slice(0, m), slice(first, first + m + k - 1)
+    first = max(k // 2, ahead)
+    last = min(m - (k - 1) // 2, ahead + n)
+    return slice(first - k // 2, last + (k - 1) // 2), slice(first - ahead, last - ahead)
+
+
+def move_crop(source_shape: tuple[int, ...], result_shape: tuple[int, ...], offset: Shape) -> Crop:
+    """Return what a source and a result that was moved have in common.
+
+    Their shapes differ by as much as they did; those of a "full" pair no longer do: what its
+    result has beyond the source's frame is not in common.
 
     Parameters
     ----------
-    images : Observed
-        A pair.
+    source_shape, result_shape : (int, int)
+        Of the images.
     offset : (int, int)
         By how many rows and columns the result was moved down and to the right.
-
-    Returns
-    -------
-    Observed
-        Of views, whose shapes differ by as much as they did.
 
     Raises
     ------
     ValueError
         If nothing is left in common.
     """
-    if offset == (0, 0):
-        return images
+    if min(lost(source_shape, result_shape)) < 0 and offset != (0, 0):
+        inside = fit_crop(source_shape, result_shape, (1, 1))
+        source, (rows, cols) = move_crop(source_shape, source_shape, offset)
+        top, left = inside.origin
+        return Crop(source, (_later(rows, top), _later(cols, left)))
     spans = []
-    for move, m, n in zip(offset, images.source.shape, images.result.shape, strict=True):
+    for move, m, n in zip(offset, source_shape, result_shape, strict=True):
         if abs(move) >= min(m, n):
             msg = (
                 f"offset must be smaller than the images, got {offset} for source "
-                f"{images.source.shape} and result {images.result.shape}"
+                f"{tuple(source_shape)} and result {tuple(result_shape)}"
             )
             raise ValueError(msg)
-        spans.append(
-            (slice(max(-move, 0), m - max(move, 0)), slice(max(move, 0), n - max(-move, 0)))
-        )
+        ahead, behind = max(move, 0), max(-move, 0)
+        spans.append((slice(behind, m - ahead), slice(ahead, n - behind)))
     (rows, below), (cols, right) = spans
-    return cropped(images, (rows, cols), (below, right))
+    return Crop((rows, cols), (below, right))
 
 
-def largest_shape(images: Sequence[Observed], most: int) -> Shape:
-    """Return the largest kernel worth looking for: not past a third of any image's side."""
-    told = [shape for pair in images if (shape := told_shape(pair)) is not None]
-    return (
-        _largest([pair.result.shape[0] for pair in images], [s[0] for s in told], most),
-        _largest([pair.result.shape[1] for pair in images], [s[1] for s in told], most),
-    )
+def _later(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
-def _largest(sides: Sequence[int], told: Sequence[int], most: int) -> int:
-    # Shapes that tell a kernel of thousands are those of a detail, not of a convolution.
-    if told and min(told) <= 2 * most + 1:
-        most = min(told)
-    return max(1, min(most, (min(sides) + 1) // 3))
+def crops_of(
+    source_shape: tuple[int, ...],
+    result_shape: tuple[int, ...],
+    offset: Shape,
+    kernel_shape: Shape | None,
+) -> list[Crop]:
+    """Return how a pair is cropped that was moved, and then to the shape of a kernel if any."""
+    crops = [move_crop(source_shape, result_shape, offset)]
+    if kernel_shape is not None:
+        left = [[span.stop - span.start for span in spans] for spans in crops[0]]
+        crops.append(fit_crop(tuple(left[0]), tuple(left[1]), kernel_shape))
+    return crops
+
+
+def fitted_to(images: Observed, kernel_shape: Shape) -> Observed:
+    """Return images cropped as `fit_crop` tells; a "same" pair as it is, read or not."""
+    if images.source.shape == images.result.shape:
+        return images
+    return fit_crop(images.source.shape, images.result.shape, kernel_shape).of(images)
+
+
+def moved(images: Observed, offset: Shape) -> Observed:
+    """Return images cropped as `move_crop` tells; as they are where they were not moved."""
+    if offset == (0, 0):
+        return images
+    return move_crop(images.source.shape, images.result.shape, offset).of(images)
+
+
+def middle_of(images: Observed, side: int) -> Observed:
+    """Return the middle of two images of one shape, of at most so many rows and columns."""
+    starts = [(max(n - side, 0) // 2, min(n, side)) for n in images.source.shape]
+    rows, cols = (slice(start, start + count) for start, count in starts)
+    return Crop((rows, cols), (rows, cols)).of(images)

@@ -78,7 +78,7 @@ def test_pairs_with_and_without_noise(variances, rng):
     plain = normal_equations(images, results, SHAPE)
     atol = 1e-13 * np.abs(plain.gram).max()
     assert_allclose(fit.equations.gram, plain.gram - np.diag(want), rtol=0, atol=atol)
-    assert fit.ridge == pytest.approx(0.05 * sum(v or 0.0 for v in variances) / 2)
+    assert is_share(fit.ridge, 0.05 * sum(v or 0.0 for v in variances) / 2)
     assert np.isfinite(fit.standard_errors).all()
 
 
@@ -108,6 +108,11 @@ def test_channels_have_their_own_noise(rng):
     assert_array_equal(both.kernel, apart.kernel)
 
 
+def is_share(ridge, whole):
+    """Whether a penalty is a whole one, halved up to seven times."""
+    return any(ridge == pytest.approx(whole / 2**i, rel=1e-12) for i in range(8))
+
+
 def test_a_ridge_comes_with_it_and_is_told(rng):
     result, _, _ = pixels(rng, "valid", None)
     variance = rng.uniform(1, 3, IMAGE.shape)
@@ -119,18 +124,55 @@ def test_a_ridge_comes_with_it_and_is_told(rng):
         return np.linalg.solve(inner, rows.x.T @ rows.y)
 
     fit = estimate_kernel(IMAGE, result, SHAPE, source_variance=variance)
-    assert fit.ridge == pytest.approx(0.05 * variance.mean(), rel=1e-12)
-    want = solved(0.05 * variance.mean(), dense.second_differences(SHAPE))
+    assert is_share(fit.ridge, 0.05 * variance.mean())
+    want = solved(fit.ridge, dense.second_differences(SHAPE))
     assert_allclose(fit.kernel.ravel(), want, rtol=0, atol=1e-9)
     own = estimate_kernel(IMAGE, result, SHAPE, source_variance=variance, ridge=0.7)
     assert own.ridge == 0.7
     assert_allclose(own.kernel.ravel(), solved(0.7, np.eye(12)), rtol=0, atol=1e-9)
-    smooth = estimate_kernel(
-        IMAGE, result, SHAPE, source_variance=variance, ridge=("smooth", 0.2)
-    )
+    smooth = estimate_kernel(IMAGE, result, SHAPE, source_variance=variance, ridge=("smooth", 0.2))
     assert smooth.ridge == 0.2
     want = solved(0.2, dense.second_differences(SHAPE))
     assert_allclose(smooth.kernel.ravel(), want, rtol=0, atol=1e-9)
+
+
+SHARP = np.zeros((5, 5))
+SHARP[1, 2], SHARP[2, 1], SHARP[2, 2], SHARP[3, 2] = 0.1, 0.2, 0.5, 0.2
+
+
+@pytest.mark.parametrize(("kernel", "halved"), [(psf.gaussian((5, 5), 1.5), 0), (SHARP, 3)])
+def test_the_ridge_is_that_of_the_least_expected_error(kernel, halved, rng):
+    """Of the shares of a penalty the one whose taps' variances and squared shifts are least."""
+    source = 60 * ndimage.gaussian_filter(rng.standard_normal((72, 72)), 0.7)
+    result = convolve(source, kernel, "valid") + rng.standard_normal((68, 68))
+    noisy = source + 6 * rng.standard_normal(source.shape)
+    fit = estimate_kernel(noisy, result, 5, source_variance=36.0)
+    errors, penalties = {}, [0.05 * 36 / 2**i for i in range(8)]
+    first = estimate_kernel(noisy, result, 5, source_variance=36.0, ridge=("smooth", 1.8))
+    matrix = dense.second_differences((5, 5)) * result.size
+    # The scatter by the whole penalty, without what that does to the taps.
+    inner = first.equations.gram + 1.8 * matrix
+    pull = 1.8 * matrix @ first.kernel.ravel()
+    scale = result.size / (result.size - 25)
+    scores = inner @ first.covariance @ inner / scale - np.outer(pull, pull)
+    for penalty in penalties:
+        inverse = np.linalg.inv(first.equations.gram + penalty * matrix)
+        taps = inverse @ first.equations.moments
+        shift = penalty * inverse @ matrix @ taps
+        errors[penalty] = np.trace(inverse @ scores @ inverse) + shift @ shift
+    best = min(errors, key=errors.get)
+    assert fit.ridge == pytest.approx(best, rel=1e-12)
+    assert penalties.index(best) >= halved
+    assert halved or best == penalties[0]
+    off = np.abs(fit.kernel - kernel).max()
+    assert off <= np.abs(first.kernel - kernel).max()
+    assert off < np.abs(estimate_kernel(noisy, result, 5).kernel - kernel).max() / 1.3
+
+
+def test_what_has_no_bars_keeps_the_whole_ridge(rng):
+    result, _, _ = pixels(rng, "valid", None)
+    fit = estimate_kernel(IMAGE, result, SHAPE, source_variance=2.0, nonnegative=True)
+    assert fit.ridge == pytest.approx(0.1, rel=1e-12)
 
 
 def test_a_basis_needs_no_ridge(rng):
@@ -168,25 +210,26 @@ def test_what_a_mask_leaves_out_has_no_variance(rng):
 
 @pytest.mark.jit
 def test_the_bias_is_taken_off():
-    """The mean error over pairs is within what chance leaves of it; without, it is far beyond."""
+    """The mean error of many pairs is what chance leaves of it; without, it is far beyond."""
     rng, kernel, errors = np.random.default_rng(3), psf.gaussian((5, 5), 1.0), {}
-    for _ in range(80):
-        top, left = rng.integers(0, 512 - 96, 2)
-        source = CAMERA[top : top + 96, left : left + 96]
-        result = convolve(source, kernel, "valid") + rng.standard_normal((92, 92))
-        noisy = source + 3 * rng.standard_normal(source.shape)
-        for variance in (None, 9.0):
-            found = estimate_kernel(noisy, result, 5, source_variance=variance).kernel
-            errors.setdefault(variance, []).append(found - kernel)
-
-    def bars(variance):
-        deviations = np.array(errors[variance])
-        return deviations.mean(axis=0) / (deviations.std(axis=0) / np.sqrt(len(deviations)))
-
-    assert np.abs(bars(None))[2, 2] > 15
-    assert np.sqrt(np.mean(bars(9.0) ** 2)) < 2.5
-    largest = {v: np.abs(np.mean(found, axis=0)).max() for v, found in errors.items()}
-    assert largest[9.0] < largest[None] / 5
+    asked = {
+        "plain": {},
+        "bare": {"source_variance": 36.0, "ridge": 1e-9},
+        "default": {"source_variance": 36.0},
+    }
+    for _ in range(40):
+        source = 60 * ndimage.gaussian_filter(rng.standard_normal((72, 72)), 0.7)
+        result = convolve(source, kernel, "valid") + rng.standard_normal((68, 68))
+        noisy = source + 6 * rng.standard_normal(source.shape)
+        for name, options in asked.items():
+            found = estimate_kernel(noisy, result, 5, **options).kernel
+            errors.setdefault(name, []).append(found - kernel)
+    mean = {name: np.mean(found, axis=0) for name, found in errors.items()}
+    bars = {name: np.std(found, axis=0) / np.sqrt(40) for name, found in errors.items()}
+    assert np.abs(mean["plain"] / bars["plain"]).max() > 15
+    assert np.abs(mean["bare"] / bars["bare"]).max() < 3.5
+    assert np.sqrt(np.mean((mean["bare"] / bars["bare"]) ** 2)) < 1.5
+    assert np.abs(mean["default"]).max() < np.abs(mean["plain"]).max() / 2
 
 
 def test_more_noise_than_there_is_light(rng):
@@ -253,9 +296,12 @@ def test_the_scatter_knows_the_noise_of_the_source(rng):
     noise = dense.rows_of(variance, result, SHAPE).x
     taps = fit.kernel.ravel()
     scores = rows.w[:, None] * ((rows.y - rows.x @ taps)[:, None] * rows.x + noise * taps)
-    inner = fit.equations.gram + fit.ridge * rows.w.sum() * dense.second_differences(SHAPE)
-    inverse = np.linalg.inv(inner)
-    want = inverse @ (scores.T @ scores) @ inverse * len(rows.y) / (len(rows.y) - 12)
+    penalty = fit.ridge * rows.w.sum() * dense.second_differences(SHAPE)
+    inverse = np.linalg.inv(fit.equations.gram + penalty)
+    # The kernel that the same equations have without the penalty is elsewhere: by -shift.
+    shift = inverse @ penalty @ taps
+    want = inverse @ (scores.T @ scores) @ inverse + np.outer(shift, shift)
+    want *= len(rows.y) / (len(rows.y) - 12)
     # Residuals of this pair are like those of no neighbour.
     assert_allclose(fit.covariance, want, rtol=0, atol=1e-8 * want.max())
 

@@ -3,9 +3,10 @@ import warnings
 import naive
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
 from fastkernel import SingularFitError, estimate_kernel, estimate_kernels
 from fastkernel.estimation.stacks import estimate_kernels as stacks
-from numpy.testing import assert_allclose, assert_array_equal
 
 
 def pairs(rng, n=6, shape=(14, 17), kernel=(3, 4), noise=0.0):
