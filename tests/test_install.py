@@ -124,7 +124,11 @@ def test_a_full_disk_at_the_first_call_changes_no_answer(monkeypatch):
 
 
 def test_processes_may_fill_one_cache_at_once(tmp_path):
-    codes = [FIT, FIT.replace(".astype(np.uint8)", ".astype(np.float64)")] * 2
+    code = (
+        "import numpy as np, fastkernel\n"
+        "print(fastkernel.convolution_matrix(np.eye(3, dtype='{}'), (9, 9)).max())"
+    )
+    codes = [code.format("f4"), code.format("f8")] * 2  # two signatures of one loop
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code],

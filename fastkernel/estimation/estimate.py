@@ -95,8 +95,8 @@ def estimate_kernel(
     kernel_shape : (int, int), int, "auto" or None
         Rows ``p`` and columns ``q`` of the kernel, in pixels. In "same" the centre tap is
         ``((p - 1) // 2, (q - 1) // 2)``, also where a side is even: see Notes. "auto" is the
-        smallest up to 15 by 15 that explains the result, by `select_kernel_shape`. None, for "fft",
-        keeps a kernel of the image's size, (m, n), its origin by the same rule.
+        smallest up to 15 by 15 that explains the result, by `select_kernel_shape`. None, for
+        "fft", keeps a kernel of the image's size, (m, n), its origin by the same rule.
     method : {"lstsq", "fft", "lad", "richardson_lucy"}, optional
         Least squares over the pixels: exact, and the best where noise is even. Division of
         spectra: the whole-image recipe, guarded; images are taken as periodic. Least total

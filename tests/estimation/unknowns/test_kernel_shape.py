@@ -3,9 +3,10 @@ import math
 import naive
 import numpy as np
 import pytest
-from fastkernel import convolve, design_matrix, estimate_kernel, psf, select_kernel_shape
 from numpy.testing import assert_allclose
 from skimage import data
+
+from fastkernel import convolve, estimate_kernel, psf, select_kernel_shape
 
 CAMERA = data.camera()[100:260, 150:320]
 
