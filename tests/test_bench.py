@@ -343,7 +343,7 @@ def test_nothing_wrong_is_believed_and_nothing_right_disbelieved(tmp_path, capsy
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("suite", ["methods", "descents", "restoration"])
+@pytest.mark.parametrize("suite", ["methods", "descents", "restoration", "imperfect"])
 def test_a_suite_runs_and_writes_its_tables(suite, tmp_path, capsys):
     options = ["--quick", "--no-memory", "--repeats", "1"]
     bench.main([suite, *options, "--output", str(tmp_path)])
@@ -364,7 +364,7 @@ def test_loops_of_others_take_the_same_steps(tmp_path, monkeypatch, capsys):
     assert all(row["name"] in out for row in result["rows"])
     assert max(result["differences"].values()) < 1e-9
     rows = {row["name"]: row for row in result["rows"]}
-    assert rows["lstsq"]["residual"] < 0.06
+    assert rows["lstsq"]["residual"] < 0.13
     assert rows["fista, to the same objective"]["num_iter"] <= rows["gradient_descent"]["num_iter"]
     monkeypatch.setattr(octave.shutil, "which", lambda name: None)
     assert inverse.octave_loop(1) is None

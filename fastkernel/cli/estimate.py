@@ -11,9 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastkernel._images.checks import as_boundary, as_workers
-from fastkernel._images.pairs import as_pairs
-from fastkernel._machine.run import Run
 from fastkernel._typing import AnyArray, FloatArray
 from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError, UsageError
 from fastkernel.cli.files import Picture, read_picture, turned_note
@@ -32,12 +29,12 @@ from fastkernel.cli.output import (
 )
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.table import kernel_table
+from fastkernel.cli.unknowns import clipped, find_unknowns, told
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import plot_fit
 from fastkernel.estimation.quality import ROUNDING_RMS, Verdict, judge
 from fastkernel.estimation.shown import left_out
-from fastkernel.estimation.unknowns.kernel_shape import KernelShapeSelection, selected
-from fastkernel.estimation.unknowns.matching import largest_shape, told_shape
+from fastkernel.estimation.unknowns.finding import Findings
 
 # Taps beyond which no other fits are tried.
 _MOST_TAPS = 1024
@@ -62,9 +59,6 @@ _TUNING = (
 )
 
 
-# Taps along a side of the largest kernel that is looked for.
-_LARGEST = 15
-
 # How the library and the command spell an argument: `kernel_shape=(5, 7)`, `--size 5x7`.
 _ARGUMENT = re.compile(r'(\w+)=(?:"(\w+)"|\((\d+), (\d+)\))')
 
@@ -87,7 +81,7 @@ class _Done(NamedTuple):
     options: argparse.Namespace
     found: LightFit
     shown: _Shown
-    selection: KernelShapeSelection | None
+    findings: Findings
 
 
 def run(options: argparse.Namespace) -> None:
@@ -98,10 +92,12 @@ def run(options: argparse.Namespace) -> None:
         read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha)
         for name in names
     )
-    selection = None if options.size else _select_size(source, result, options)
+    _transfer(options)
+    source, result, findings = find_unknowns(source, result, options)
     _check_shapes(source, result, options)
-    found = _fit(source, result, options)
-    done = _Done(source, result, options, found, _shown(found, options), selection)
+    found = _fit(source, result, options, findings)
+    shown = _shown(found, options)
+    done = _Done(source, result, options, found, shown, findings or Findings())
     verdict = _judged(done)
     if not options.json:
         _print(done, verdict)
@@ -138,33 +134,25 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
     }
 
 
-def _select_size(
-    source: Picture, result: Picture, options: argparse.Namespace
-) -> KernelShapeSelection | None:
-    """Find the size of the kernel, which the files' sizes may tell, and write it down."""
-    axis = -1 if source.pixels.ndim == 3 else None
-    boundary = None if options.boundary is None else as_boundary(options.boundary)
-    try:
-        images = as_pairs(source.pixels, result.pixels, axis)
-        options.size = told_shape(images[0])
-        if options.size is not None:
-            return None
-        largest, run = largest_shape(images, _LARGEST), Run(as_workers(None))
-        selection = selected(images, largest, boundary, run)
-    except SingularFitError:
-        raise
-    except (TypeError, ValueError) as problem:
-        msg = f"{options.source!r} and {options.result!r} cannot be fitted: {problem}"
-        raise InputError(msg) from problem
-    options.size = selection.shape
-    return selection
-
-
-def _fit(source: Picture, result: Picture, options: argparse.Namespace) -> LightFit:
+def _fit(
+    source: Picture, result: Picture, options: argparse.Namespace, findings: Findings | None
+) -> LightFit:
+    """Fit, without what may be clipped where nothing was told and that explains more."""
     bar = ProgressBar()
-    tuning = {name: getattr(options, name) for name in _TUNING}
+    tuning = {name: getattr(options, name) for name in _TUNING} | {"callback": bar}
+    transfer = _transfer(options)
     try:
-        return fit_light(source, result, options.size, _transfer(options), **tuning, callback=bar)
+        found = fit_light(source, result, options.size, transfer, **tuning)
+        light = None if findings is None else findings.light
+        if light is not None:
+            other = light.stored_rms if light.light == "srgb" else light.linear_rms
+            found = replace(found, other_rms=None if math.isnan(other) else other)
+        mask = None if findings is None or options.method != "lstsq" else clipped(result)
+        if mask is not None and found.residual_rms > 1.1 * ROUNDING_RMS:
+            inside = fit_light(source, result, options.size, transfer, mask=mask, **tuning)
+            if inside.residual_rms < found.residual_rms:
+                found = replace(inside, other_rms=found.other_rms)
+        return found
     except SingularFitError:
         raise
     except (TypeError, ValueError) as problem:
@@ -185,7 +173,7 @@ def _shown(found: LightFit, options: argparse.Namespace) -> _Shown:
 
 def _transfer(options: argparse.Namespace) -> str:
     """Return the light to fit in: a level beside the kernel has no meaning in another."""
-    if options.background is None:
+    if options.background in (None, "auto"):
         return str(options.transfer)
     if options.transfer == "srgb":
         msg = "--background goes with stored values: leave --transfer srgb out"
@@ -235,7 +223,7 @@ def _normalized(kernel: FloatArray, errors: FloatArray) -> tuple[FloatArray, Flo
 
 
 def _print(done: _Done, verdict: Verdict) -> None:
-    source, result, options, found, shown, selection = done
+    source, result, options, found, shown, findings = done
     kernel, errors = shown.kernel, shown.standard_errors
     p, q = kernel.shape
     kind = "correlation (flipped both ways)" if options.correlation else "convolution"
@@ -252,9 +240,7 @@ def _print(done: _Done, verdict: Verdict) -> None:
         other = STORED if found.light == LINEAR else LINEAR
         compared = f"; {other} would leave a residual of {found.other_rms:.3g}"
     print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
-    if selection is not None:
-        limit = "; the largest that was tried, so it may be larger" * selection.at_limit
-        print(f"size: found; smaller ones leave {selection.gain:.3g} times as much{limit}")
+    print(*told(findings, (p, q)), sep="\n", end="\n" * (findings != Findings()))
     print(f"sum of taps: {kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
     print(f"residual: {found.residual_rms:.3g} {unit}")
     if found.fit.background is not None:
@@ -275,7 +261,7 @@ def _print(done: _Done, verdict: Verdict) -> None:
 
 def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
     """Return all that is known, by name."""
-    source, result, options, found, shown, selection = done
+    source, result, options, found, shown, findings = done
     fit = found.fit
     return {
         "kernel": shown.kernel,
@@ -291,7 +277,9 @@ def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
         "verdict": asdict(verdict),
         "found": {
             "kernel_shape": shown.kernel.shape,
-            "smaller_ones_leave": None if selection is None else selection.gain,
+            "smaller_ones_leave": findings.kernel_shape and findings.kernel_shape.gain,
+            "offset": findings.offset and asdict(findings.offset),
+            "boundary": findings.boundary and asdict(findings.boundary),
             "light": "stored" if found.light == STORED else "srgb",
             "background": fit.background,
             "ridge": fit.ridge,
@@ -307,7 +295,7 @@ def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
 
 def _report(done: _Done, verdict: Verdict) -> str:
     """Return the report, on the pixels of the light in which the fit was made."""
-    source, result, options, found, _, selection = done
+    source, result, options, found, _, findings = done
     before, after = _fitted_pixels(found, source, result)
     (p, q), light = found.fit.kernel.shape, " in linear light" if found.light == LINEAR else ""
     return found.fit.report(
@@ -317,7 +305,7 @@ def _report(done: _Done, verdict: Verdict) -> str:
         title=f"{p}×{q} kernel from {options.source} to {options.result}{light}",
         channel_axis=-1 if before.ndim == 3 else None,
         verdict=verdict,
-        selection=selection,
+        selection=findings.kernel_shape,
     )
 
 

@@ -16,6 +16,9 @@ from fastkernel.cli.files import Picture
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import background_image
 from fastkernel.estimation.quality import Facts, Plane, facts_of
+from fastkernel.estimation.unknowns.light import CLEARLY_LESS
+from fastkernel.estimation.unknowns.light import decode as decode_levels
+from fastkernel.estimation.unknowns.light import encode as encode
 
 if TYPE_CHECKING:
     from fastkernel import KernelFit
@@ -23,10 +26,6 @@ if TYPE_CHECKING:
 STORED = "stored values"
 LINEAR = "linear (sRGB decoded)"
 _LIGHTS = {"auto": (STORED, LINEAR), "none": (STORED,), "srgb": (LINEAR,)}
-
-# Linear light must explain the result this much better: where both explain it alike, as with a
-# kernel of a single tap, the plain reading is kept.
-_CLEARLY_LESS = 0.98
 
 _STRIP_ROWS = 256
 
@@ -102,7 +101,7 @@ def fit_light(
     if len(fits) == 1:
         return fits[0]
     stored, linear = fits
-    if linear.residual_rms < _CLEARLY_LESS * stored.residual_rms:
+    if linear.residual_rms < CLEARLY_LESS * stored.residual_rms:
         return replace(linear, other_rms=stored.residual_rms)
     return replace(stored, other_rms=linear.residual_rms)
 
@@ -172,15 +171,5 @@ def _white(picture: Picture) -> int:
 
 
 def decode(picture: Picture) -> AnyArray:
-    """Return linear light from 0 to 1, IEC 61966-2-1."""
-    stored = np.linspace(0, 1, _white(picture) + 1)
-    light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
-    decoded: AnyArray = light.astype(np.float32)[picture.pixels]
-    return decoded
-
-
-def encode(light: AnyArray, white: int) -> AnyArray:
-    """Return the grey levels of light from 0 to 1, the inverse of `decode` but for rounding."""
-    light = np.clip(light, 0, 1)
-    dark = light <= 0.0031308
-    return np.asarray(white * np.where(dark, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055))
+    """Return linear light from 0 to 1."""
+    return decode_levels(picture.pixels, _white(picture))

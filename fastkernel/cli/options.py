@@ -56,7 +56,15 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=_size,
         metavar="P[xQ]",
-        help="kernel size in taps: 5, or rows x columns as in 7x9 (found, up to 15)",
+        help="kernel size in taps: 5, or rows x columns as in 7x9; without it all that is not told "
+        "is found: the size, up to 15, the offset, the background and the border",
+    )
+    add(
+        "--offset",
+        type=_offset,
+        metavar="ROWS,COLS",
+        help="by how many pixels RESULT was moved down and to the right, as in 5,-3 (or "
+        "--offset=-5,3); or auto",
     )
     add(
         "-o",
@@ -313,8 +321,8 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
         "--background",
         type=_background,
         metavar="B",
-        help="fit a level beside the kernel: constant, or a polynomial degree up to 4; on stored "
-        "values",
+        help="fit a level beside the kernel: constant, a polynomial degree up to 4, or auto; on "
+        "stored values",
     )
     add(
         "--ridge",
@@ -354,6 +362,16 @@ def _size(text: str) -> tuple[int, int]:
     return int(rows), int(cols or rows)
 
 
+def _offset(text: str) -> str | tuple[int, int]:
+    if text == "auto":
+        return text
+    match = re.fullmatch(r"([+-]?\d{1,6}),([+-]?\d{1,6})", text, re.ASCII)
+    if match is None:
+        msg = f"expected auto, or rows and columns as in 5,-3 (--offset=-5,3), got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(match[1]), int(match[2])
+
+
 def _count(text: str) -> int:
     if re.fullmatch(r"0*[1-9]\d{0,17}", text, re.ASCII) is None:
         msg = f"expected a whole number of at least 1, got {text!r}"
@@ -369,10 +387,10 @@ def _seed(text: str) -> int:
 
 
 def _background(text: str) -> str | int:
-    if text == "constant":
+    if text in ("constant", "auto"):
         return text
     if re.fullmatch(r"[0-4]", text, re.ASCII) is None:
-        msg = f"expected constant, or a degree from 0 to 4, got {text!r}"
+        msg = f"expected constant, auto, or a degree from 0 to 4, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -14,8 +14,8 @@ from fastkernel._images.checks import as_callback, as_choice, as_flag, as_worker
 from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
 from fastkernel._typing import (
-    Background,
-    Border,
+    BackgroundOrAuto,
+    BorderOrAuto,
     Engine,
     Errors,
     Images,
@@ -33,7 +33,7 @@ from fastkernel._typing import (
 from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.methods import METHODS, method_of
 from fastkernel.estimation.problem import problem_of
-from fastkernel.estimation.unknowns.found import found_shape
+from fastkernel.estimation.unknowns.found import with_found
 
 # The arguments that every method takes.
 _OF_ALL = frozenset(
@@ -48,8 +48,8 @@ def estimate_kernel(
     *,
     method: Method = "lstsq",
     solver: Solver = "auto",
-    boundary: Border | None = None,
-    background: Background | None = None,
+    boundary: BorderOrAuto | None = None,
+    background: BackgroundOrAuto | None = None,
     nonnegative: bool = False,
     unit_sum: bool = False,
     symmetric: Symmetry | None = None,
@@ -108,10 +108,12 @@ def estimate_kernel(
     boundary : str, optional
         What the result's maker took to stand beyond the source's frame in a "same" pair: "zero",
         "circular", "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
-        None uses only the pixels that no rule can touch.
-    background : {"constant"} or int, optional
+        None uses only the pixels that no rule can touch; "auto" takes the rule that explains the
+        rim, if one does.
+    background : {"constant", "auto"} or int, optional
         What the result has beside the convolution, for "lstsq": a constant, or a polynomial of
-        this total degree, 0 to 4. Every pair, or channel, has its own.
+        this total degree, 0 to 4. Every pair, or channel, has its own. "auto": none, a constant or
+        a polynomial up to degree 2, as far as it explains more than noise.
     nonnegative : bool, optional
         Whether no tap may be below 0.
     unit_sum : bool, optional
@@ -128,8 +130,9 @@ def estimate_kernel(
         Columns, taps in C order, of which the kernel is a sum: see `basis.gaussian_polynomials`.
     weights : (rows, cols) array_like of real numbers, optional
         What every pixel of ``result`` counts, of its shape: inverse variances, up to a factor. 0
-        leaves a pixel out. "lad" weighs the deviations themselves. Of a sequence of images a sequence; with ``channel_axis`` those of all
-        channels, or of each. So are masks and variances given.
+        leaves a pixel out. "lad" weighs the deviations themselves. Of a sequence of images a
+        sequence; with ``channel_axis`` those of all channels, or of each. So are masks and
+        variances given.
     mask : (rows, cols) array_like of bool, optional
         Of ``result``'s shape: True where a pixel is bad, and left out. Whatever stands there has
         no say. Masks that the images carry (np.ma, astropy) are used as well.
@@ -253,11 +256,11 @@ def estimate_kernel(
     options = _options_of(method, asked)
     rules = PixelRules(mask, source_mask, weights, saturation, nan_policy, source_variance)
     run = Run(as_workers(workers), as_callback(callback))
-    auto = isinstance(kernel_shape, str) and kernel_shape == "auto"
-    shape = None if auto else kernel_shape
-    problem = problem_of(source, result, shape, boundary, background, channel_axis, rules)
-    if auto:
-        problem = replace(problem, kernel_shape=found_shape(problem, run))
+    known = (kernel_shape, boundary, background)
+    shape, border, level = (None if _is_auto(value) else value for value in known)
+    problem = problem_of(source, result, shape, border, level, channel_axis, rules)
+    if any(map(_is_auto, known)):
+        problem = with_found(problem, [_is_auto(value) for value in known], run)
     found: KernelFit = chosen.fit(problem, options, run)
     return found
 
@@ -281,6 +284,10 @@ def _defaults() -> dict[str, Any]:
         name: parameter.default
         for name, parameter in inspect.signature(estimate_kernel).parameters.items()
     }
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
 
 
 def _is_given(value: Any, default: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from fastkernel._images.checks import as_boundary, as_degree, as_kernel_shape
 from fastkernel._images.pairs import Pair, as_pairs, pair_of
 from fastkernel._images.usable import Observed, PixelRules
-from fastkernel._typing import Border, Boundary, Images, Shape
+from fastkernel._typing import Boundary, Images, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def problem_of(
     source: Images,
     result: Images,
     kernel_shape: Any,
-    boundary: Border | None,
+    boundary: Any,
     background: Any,
     channel_axis: int | None,
     rules: PixelRules | None = None,

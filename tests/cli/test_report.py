@@ -72,6 +72,7 @@ def test_json_holds_what_was_found_in_full(pair, capsys):
     assert found["written"] == ["kernel.npy"]
     assert found["found"] == {
         "kernel_shape": [3, 3],
+        "smaller_ones_leave": None,
         "light": "stored",
         "background": None,
         "ridge": 0.0,

@@ -495,7 +495,7 @@ REFUSALS = {
     "masked image": (
         {"image": np.ma.masked_less(IMAGE, 0.5)},
         TypeError,
-        r"image must not be masked, got .* set at \d+ pixels .*; crop to .*method='lad'",
+        r"image must not be masked, got .* set at \d+ pixels .*; crop to pixels that are good",
     ),
     "masked kernel": (
         {"kernel": np.ma.masked_less(KERNEL, 0.5)},

@@ -169,6 +169,15 @@ def test_no_pixel_is_left_to_judge_by(rng):
         assert np.isinf(fit.standard_errors).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"errors": "robust"}, {"source_variance": 1.0}])
+def test_a_tap_that_constraints_leave_no_choice_has_no_error(options, rng):
+    source, result = rng.random((2, 20, 20))
+    fit = estimate_kernel(source, result, 1, unit_sum=True, **options)
+    assert_array_equal(fit.kernel, [[1]])
+    assert_array_equal(fit.covariance, [[0]])
+    assert_array_equal(fit.standard_errors, [[0]])
+
+
 def test_an_exact_fit_has_no_errors(rng):
     source = rng.integers(0, 9, (20, 20)).astype(float)
     fit = estimate_kernel(source, source[2:, 3:], SHAPE, errors="robust")

@@ -286,3 +286,14 @@ def test_too_few_pixels_are_refused(rng):
         estimate_kernel(image, image[:4, :4], (5, 5))
     with pytest.raises(SingularFitError, match="16 pixels for 25 taps"):
         normal_equations(image, image[:4, :4], (5, 5)).solve()
+
+
+@pytest.mark.parametrize("boundary", ["circular", "mirror"])
+def test_finds_what_is_left_open(boundary, rng):
+    source = rng.integers(10, 200, (90, 84)).astype(np.uint8)
+    kernel = np.outer([0.25, 0.5, 0.25], [0.1, 0.2, 0.4, 0.2, 0.1])
+    result = np.rint(0.8 * naive.filtered(source, kernel, "same", boundary) + 20)
+    fit = estimate_kernel(source, result, "auto", boundary="auto", background="auto")
+    assert fit.n_pixels == source.size
+    assert fit.background == pytest.approx(20, abs=0.1)
+    assert_allclose(fit.kernel, 0.8 * kernel, atol=1e-3)

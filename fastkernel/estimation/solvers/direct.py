@@ -39,7 +39,7 @@ class Factor:
         if self.basis is None:
             return np.asarray(linalg.lapack.dpotrs(self.lower, moments, lower=1)[0])
         if not len(self.lower):
-            return np.zeros(len(moments))
+            return np.zeros(moments.shape)
         free = linalg.lapack.dpotrs(self.lower, self.basis.T @ moments, lower=1)[0]
         return np.asarray(self.basis @ free)
 

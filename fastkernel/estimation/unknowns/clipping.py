@@ -8,6 +8,8 @@ from fastkernel._typing import BoolArray
 
 # Share of the pixels that must stand at an end to be noticed, and that must be left.
 _FEW, _LEFT = 0.0005, 0.3
+# Pixels of one and the same fraction that are no chance.
+_SEVERAL = 3
 
 
 def clipped_pixels(images: Observed) -> BoolArray | None:
@@ -31,10 +33,10 @@ def clipped_pixels(images: Observed) -> BoolArray | None:
     if result.dtype.kind in "iu":
         if result.dtype.itemsize > 2:
             return None
-        low, high = np.iinfo(result.dtype).min, np.iinfo(result.dtype).max
+        ends: list[float] = [np.iinfo(result.dtype).min, np.iinfo(result.dtype).max]
     else:
-        low, high = result.min(), result.max()
-    found = np.asarray((result <= low) | (result >= high))
+        ends = [end for end in (result.min(), result.max()) if np.sum(result == end) >= _SEVERAL]
+    found = np.isin(result, ends)
     share = np.count_nonzero(found) / found.size
     return found if _FEW <= share <= 1 - _LEFT else None
 

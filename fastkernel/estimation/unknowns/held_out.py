@@ -6,16 +6,18 @@ strips are the total less these, and what is left of a strip follows from its ow
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
 
 from fastkernel._images.pairs import Pair
-from fastkernel._images.windows import Window
 from fastkernel._machine import lapack
 from fastkernel._machine.run import Run
 from fastkernel._typing import AnyArray, FloatArray, Shape
+from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.formed import gathered
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.solvers.direct import least_eigenvalue
@@ -111,7 +113,8 @@ class Scores(NamedTuple):
         best = int(np.argmin(scores))
         slack = self.hidden
         if scores[best] > 2 * self.hidden:
-            means = self.held_out[best] / self.weights
+            some = self.weights > 0
+            means = self.held_out[best][some] / self.weights[some]
             error = float(means.std(ddof=1)) / math.sqrt(len(means)) / float(means.mean())
             slack += min(_SHARE_OF_ERROR * error, _MOST_SHARE) * float(scores[best])
         alike = np.flatnonzero(scores <= scores[best] + slack).tolist()
@@ -142,28 +145,44 @@ def strip_equations(
     if degree is None:
         degree = int(rows // count >= _ROWS_OF_A_PLANE)
     narrowest = min(rows // count, *(pair.window.shape[1] for pair in pairs))
-    degree = min(degree, narrowest - 1)
-    return [
-        gathered(
-            [_strip(pair, i, count) for pair in pairs], kernel_shape, degree, run.silent
-        ).equations(kernel_shape)
-        for i in range(count)
-    ]
+    strips = list(zip(*(_strips(pair, count) for pair in pairs), strict=True))
+    for lower in range(min(degree, narrowest - 1), 0, -1):
+        try:
+            return [_equations(parts, kernel_shape, lower, run) for parts in strips]
+        except SingularFitError:
+            continue  # masks leave too little of a strip for a slope
+    return [_equations(parts, kernel_shape, 0, run) for parts in strips]
 
 
-def _strip(pair: Pair, number: int, count: int) -> Pair:
+def _equations(
+    parts: Sequence[Pair], kernel_shape: Shape, degree: int, run: Run
+) -> NormalEquations:
+    some = [part for part in parts if part.n_pixels]
+    if not some:
+        return NormalEquations.zero(kernel_shape)
+    return gathered(some, kernel_shape, degree, run.silent).equations(kernel_shape)
+
+
+def _strips(pair: Pair, count: int) -> list[Pair]:
+    """Return a pair as strips of rows, of as many fitted pixels each as can be."""
+    height = pair.window.shape[0]
+    edges = [height * i // count for i in range(count + 1)]
+    if pair.used is not None:
+        so_far = np.concatenate([[0], np.cumsum(np.count_nonzero(pair.used, axis=1))])
+        wanted = [so_far[-1] * i // count for i in range(1, count)]
+        edges[1:-1] = np.searchsorted(so_far, wanted).tolist()
+    return [_strip(pair, top, bottom) for top, bottom in pairwise(edges)]
+
+
+def _strip(pair: Pair, top: int, bottom: int) -> Pair:
     """Return some rows of a pair."""
-    window = pair.window
-    height, width = window.shape
-    top, bottom = (height * i // count for i in (number, number + 1))
-    part = Window(
-        window.source_pixel(top, 0),
-        window.result_pixel(top, 0),
-        (bottom - top, width),
-        window.boundary,
-        window.fill_value,
+    window, rows = pair.window, slice(top, bottom)
+    part = replace(
+        window,
+        source_origin=window.source_pixel(top, 0),
+        result_origin=window.result_pixel(top, 0),
+        shape=(bottom - top, window.shape[1]),
     )
-    rows = slice(top, bottom)
     return pair._replace(
         window=part,
         used=None if pair.used is None else pair.used[rows],

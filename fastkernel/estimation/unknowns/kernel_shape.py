@@ -1,5 +1,7 @@
 """The size of a kernel, found by what nested kernels leave of pixels they were not fitted to."""
 
+from __future__ import annotations
+
 import base64
 import html
 import math
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastkernel._images.checks import as_boundary, as_kernel_shape, as_workers
+from fastkernel._images.lazy import LazyImage
 from fastkernel._images.pairs import Pair, as_pairs, pair_of
 from fastkernel._images.usable import Observed, PixelRules
 from fastkernel._images.windows import centre
@@ -107,7 +110,7 @@ class KernelShapeSelection:
             facts["left out"] = f"{self.left_out:.2%}, which may be clipped"
         return facts
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Draw what kernels of every size leave: sides alike, and each side by itself.
 
         Returns
@@ -191,11 +194,11 @@ def select_kernel_shape(
 
     Notes
     -----
-    The pixels are read once: every strip has equations, and those of all others are the total
-    less these. Along a nested sequence one Cholesky factor of the largest Gram matrix holds those
-    of all. The sequences are: both sides together, then the rows, then the columns. A level beside
-    the convolution, and a slope, are allowed for in every strip. Pixels at the ends of the levels
-    are left out where more than rounding is left.
+    The pixels are read once (twice, where an image is read by slices): every strip has equations,
+    and those of all others are the total less these. Along a nested sequence one Cholesky factor
+    of the largest Gram matrix holds those of all. The sequences are: both sides together, then the
+    rows, then the columns. A level beside the convolution, and a slope, are allowed for in every
+    strip. Pixels at the ends of the levels are left out where more than rounding is left.
 
     The score is the held-out energy plus what it exceeds the fitted energy by, which counts a tap
     by what it costs under whatever noise there is. Scores within a tenth of their standard error
@@ -230,8 +233,10 @@ def selected(
         msg = f"largest must have at most {MOST_TAPS} taps, got {largest}; try a smaller one"
         raise ValueError(msg)
     found = _selected(images, largest, boundary, run)
-    whole = all(pair.result.dtype.kind in "iu" for pair in images)
-    if whole and found.curve[found.shape] <= _ROUNDED * _ROUNDING_RMS:
+    if any(isinstance(pair.result, LazyImage) for pair in images):
+        return found  # what is read by slices is read once
+    rounded = found.curve[found.shape] <= _ROUNDED * _ROUNDING_RMS
+    if rounded and all(map(_holds_whole_levels, images)):
         return found
     inside = [without_clipped(pair) for pair in images]
     if all(pair is None for pair in inside):
@@ -241,6 +246,11 @@ def selected(
         return _selected(kept, largest, boundary, run)
     except SingularFitError:
         return found
+
+
+def _holds_whole_levels(images: Observed) -> bool:
+    result = images.result
+    return result.dtype.kind in "iu" or bool((result == np.rint(result)).all())
 
 
 def _selected(

@@ -169,6 +169,17 @@ def test_the_ridge_is_that_of_the_least_expected_error(kernel, halved, rng):
     assert off < np.abs(estimate_kernel(noisy, result, 5).kernel - kernel).max()
 
 
+def test_bars_tell_that_a_source_has_no_detail(rng):
+    """Where noise is all that could tell taps apart."""
+    kernel, source = psf.gaussian((5, 5), 1.0), 50 + 0.1 * np.indices((60, 60)).sum(axis=0)
+    source = source + 0.1 * rng.standard_normal(source.shape)
+    result = convolve(source, kernel, "valid") + rng.standard_normal((56, 56))
+    noisy = source + 2 * rng.standard_normal(source.shape)
+    fit = estimate_kernel(noisy, result, 5, source_variance=4.0)
+    assert fit.standard_errors.max() > np.abs(fit.kernel).max()
+    assert (np.abs(fit.kernel - kernel) <= 2 * fit.standard_errors).mean() > 0.9
+
+
 def test_what_has_no_bars_keeps_the_whole_ridge(rng):
     result, _, _ = pixels(rng, "valid", None)
     fit = estimate_kernel(IMAGE, result, SHAPE, source_variance=2.0, nonnegative=True)

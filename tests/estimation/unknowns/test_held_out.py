@@ -1,5 +1,7 @@
 """What is left of pixels that were not fitted, against dense least squares strip by strip."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -30,7 +32,7 @@ def dense_strips(source, result, kernel_shape, count, degree):
     row, col = np.divmod(np.arange(y.size), width)
     terms = [np.ones(y.size), row, col][: 1 + 2 * degree]
     edges = [height * i // count for i in range(count + 1)]
-    for top, bottom in zip(edges, edges[1:], strict=False):
+    for top, bottom in pairwise(edges):
         part = (row >= top) & (row < bottom)
         beside = np.stack([term[part] for term in terms], axis=1)
         both = np.column_stack([x, y.ravel()])[part]
