@@ -137,7 +137,7 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
 def _fit(
     source: Picture, result: Picture, options: argparse.Namespace, findings: Findings | None
 ) -> LightFit:
-    """Fit, without what may be clipped where nothing was told and that explains more."""
+    """Fit, in light without what may be clipped where that explains more."""
     bar = ProgressBar()
     tuning = {name: getattr(options, name) for name in _TUNING} | {"callback": bar}
     transfer = _transfer(options)
@@ -147,7 +147,8 @@ def _fit(
         if light is not None:
             other = light.stored_rms if light.light == "srgb" else light.linear_rms
             found = replace(found, other_rms=None if math.isnan(other) else other)
-        mask = None if findings is None or options.method != "lstsq" else clipped(result)
+        linear = findings is not None and found.light == LINEAR and options.method == "lstsq"
+        mask = clipped(result) if linear else None
         if mask is not None and found.residual_rms > 1.1 * ROUNDING_RMS:
             inside = fit_light(source, result, options.size, transfer, mask=mask, **tuning)
             if inside.residual_rms < found.residual_rms:
@@ -240,7 +241,8 @@ def _print(done: _Done, verdict: Verdict) -> None:
         other = STORED if found.light == LINEAR else LINEAR
         compared = f"; {other} would leave a residual of {found.other_rms:.3g}"
     print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
-    print(*told(findings, (p, q)), sep="\n", end="\n" * (findings != Findings()))
+    for line in told(findings):
+        print(line)
     print(f"sum of taps: {kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
     print(f"residual: {found.residual_rms:.3g} {unit}")
     if found.fit.background is not None:
@@ -278,11 +280,14 @@ def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
         "found": {
             "kernel_shape": shown.kernel.shape,
             "smaller_ones_leave": findings.kernel_shape and findings.kernel_shape.gain,
-            "offset": findings.offset and asdict(findings.offset),
-            "boundary": findings.boundary and asdict(findings.boundary),
             "light": "stored" if found.light == STORED else "srgb",
             "background": fit.background,
             "ridge": fit.ridge,
+        }
+        | {
+            name: asdict(getattr(findings, name))
+            for name in ("offset", "boundary")
+            if getattr(findings, name) is not None
         },
         "method": fit.method,
         "solver": fit.solver,

@@ -390,7 +390,7 @@ def _background(text: str) -> str | int:
     if text in ("constant", "auto"):
         return text
     if re.fullmatch(r"[0-4]", text, re.ASCII) is None:
-        msg = f"expected constant, auto, or a degree from 0 to 4, got {text!r}"
+        msg = f"expected constant, or a degree from 0 to 4, or auto, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 

@@ -5,15 +5,25 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fastkernel._images.checks import as_workers
-from fastkernel._images.pairs import as_pairs
 from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
-from fastkernel._typing import BoolArray, Shape
+from fastkernel._typing import BoolArray
 from fastkernel.cli.errors import InputError
 from fastkernel.cli.files import Picture
 from fastkernel.errors import SingularFitError
+from fastkernel.estimation.problem import problem_of
+from fastkernel.estimation.unknowns.border import BorderFound
 from fastkernel.estimation.unknowns.clipping import clipped_pixels
-from fastkernel.estimation.unknowns.finding import Asked, Findings, Resolved, as_asked, resolve
+from fastkernel.estimation.unknowns.finding import (
+    LARGEST,
+    Asked,
+    Findings,
+    Resolved,
+    as_asked,
+    resolve,
+)
+from fastkernel.estimation.unknowns.kernel_shape import KernelShapeSelection
+from fastkernel.estimation.unknowns.offset import OffsetFound
 
 _LIGHTS = {"auto": "auto", "none": "stored", "srgb": "srgb"}
 
@@ -52,8 +62,8 @@ def find_unknowns(
         return source, result, None
     axis = -1 if source.pixels.ndim == 3 else None
     try:
-        images = as_pairs(source.pixels, result.pixels, axis)
-        found = resolve(images, asked, Run(as_workers(options.workers)))
+        problem = problem_of(source.pixels, result.pixels, None, None, None, axis)
+        found = resolve(problem, asked, Run(as_workers(options.workers)))
     except SingularFitError:
         raise
     except (TypeError, ValueError) as problem:
@@ -99,31 +109,42 @@ def _cropped(source: Picture, result: Picture, found: Resolved) -> tuple[Picture
 
 
 def clipped(result: Picture) -> BoolArray | None:
-    """Return which pixels of a file's levels may be clipped; None where that says nothing."""
+    """Return which pixels of a file's levels may be clipped; None where that says nothing.
+
+    A fit of levels sees these itself; one of light does not.
+    """
     if result.bits not in _LEVELS:
         return None
     return clipped_pixels(Observed(result.pixels, result.pixels))
 
 
-def told(found: Findings, size: Shape) -> Iterator[str]:
+def told(found: Findings) -> Iterator[str]:
     """Yield in plain words what was found."""
     if found.kernel_shape is not None:
-        limit = "; the largest that was tried, so it may be larger" * found.kernel_shape.at_limit
-        smaller = f"smaller ones leave {found.kernel_shape.gain:.3g} times as much"
-        yield f"size: found; {smaller if size != (1, 1) else 'a single tap'}{limit}"
+        yield f"size: found; {_size(found.kernel_shape)}"
     if found.offset is not None:
-        yield f"offset: {_offset(found)}"
+        yield f"offset: {_offset(found.offset)}"
     if found.background is not None and found.background.degree is not None:
-        kind = ["a level", "a plane", "a polynomial of degree 2"][found.background.degree]
+        kind = ("a level", "a plane", "a polynomial of degree 2")[found.background.degree]
         less = f"without it {found.background.gain:.3g} times as much would be left"
         yield f"beside the convolution: {kind}, found; {less}"
     if found.boundary is not None and found.boundary.rim_rms:
-        yield f"border: {_border(found)}"
+        yield f"border: {_border(found.boundary)}"
 
 
-def _offset(found: Findings) -> str:
-    place = found.offset
-    if place is None or not place.matches:
+def _size(selection: KernelShapeSelection) -> str:
+    if selection.shape == (1, 1):
+        return "a single tap explains as much as any kernel"
+    more = f"{selection.gain:.3g} times as much" if selection.gain >= 1.005 else "hardly more"
+    # Where the shapes of the files tell the largest it cannot be larger.
+    limit = "; the largest that was tried, so it may be larger" * (
+        selection.at_limit and max(selection.largest) == LARGEST
+    )
+    return f"smaller ones leave {more}{limit}"
+
+
+def _offset(place: OffsetFound) -> str:
+    if not place.matches:
         return "not found: nothing in the result clearly goes with the source"
     if place.offset == (0, 0):
         return "none"
@@ -136,9 +157,7 @@ def _offset(found: Findings) -> str:
     )
 
 
-def _border(found: Findings) -> str:
-    border = found.boundary
-    if border is None or border.boundary is None:
+def _border(border: BorderFound) -> str:
+    if border.boundary is None:
         return "made by none of the rules that are known"
-    surely = "found" if border.sure else "found, not surely"
-    return f"{' or '.join(border.alike)}, {surely}"
+    return f"{' or '.join(border.alike)}, found{'' if border.sure else ', not surely'}"

@@ -1,17 +1,17 @@
 """All that is to be found before a fit, one thing after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
 from fastkernel._images.checks import as_boundary, as_choice, as_degree, as_kernel_shape
-from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
 from fastkernel._typing import Boundary, Shape
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.unknowns.background import BackgroundFound, find_background
 from fastkernel.estimation.unknowns.border import BorderFound, find_border
+from fastkernel.estimation.unknowns.clipping import without_clipped
 from fastkernel.estimation.unknowns.kernel_shape import KernelShapeSelection, selected
 from fastkernel.estimation.unknowns.light import LightFound, decoded, find_light
 from fastkernel.estimation.unknowns.matching import Crop, crops_of, fitted_to, largest_shape, moved
@@ -76,7 +76,7 @@ def as_asked(kernel_shape: Any, boundary: Any, background: Any, offset: Any, lig
         unless_auto(offset, as_offset),
         as_choice(light, "light", LIGHTS),
     )
-    if asked.offset not in (None, "auto", (0, 0)) and asked.boundary is not None:
+    if asked.offset not in (None, "auto", (0, 0)) and asked.boundary not in (None, "auto"):
         msg = (
             f"boundary must be None for offset={asked.offset}: the frame of a result that was "
             f"moved is not that of its source; got {boundary!r}"
@@ -151,15 +151,15 @@ class Resolved:
         return sum(row for row, _ in places), sum(col for _, col in places)
 
 
-def resolve(images: Sequence[Observed], asked: Asked, run: Run, *, most: int = LARGEST) -> Resolved:
+def resolve(problem: Problem, asked: Asked, run: Run, *, most: int = LARGEST) -> Resolved:
     """Find what is asked for.
 
     Parameters
     ----------
-    images : sequence of Observed
-        Pairs that were made alike.
+    problem : Problem
+        The pairs, made alike, as they were given.
     asked : Asked
-        What is known, and what not.
+        What is known of them, and what not.
     run : Run
         How.
     most : int, optional
@@ -178,7 +178,7 @@ def resolve(images: Sequence[Observed], asked: Asked, run: Run, *, most: int = L
     ValueError
         If images do not hold levels that can be decoded, or have nothing in common.
     """
-    search = _Search(list(images), asked, run, most)
+    search = _Search(problem, asked, run, most)
     search.find_offset()
     search.find_light()
     search.find_shape()
@@ -190,8 +190,8 @@ def resolve(images: Sequence[Observed], asked: Asked, run: Run, *, most: int = L
 class _Search:
     """What is found one after the other: each step takes what those before it found."""
 
-    def __init__(self, images: list[Observed], asked: Asked, run: Run, most: int) -> None:
-        self._given, self._parts = images, images
+    def __init__(self, problem: Problem, asked: Asked, run: Run, most: int) -> None:
+        self._problem, self._parts = problem, problem.images
         self._asked, self._run, self._most = asked, run, most
         self._findings = Findings()
         self._shape = _unless_auto(asked.kernel_shape)
@@ -217,6 +217,8 @@ class _Search:
             found = find_light(self._parts, self._largest, self._run)
             self._light, self._findings = found.light, replace(self._findings, light=found)
         if self._light == "srgb":
+            if self._problem.may_be_clipped:  # light has no level at which it would be seen
+                self._parts = [without_clipped(pair) or pair for pair in self._parts]
             self._parts = [decoded(pair) for pair in self._parts]
 
     def find_shape(self) -> None:
@@ -244,7 +246,13 @@ class _Search:
         return self._shape or as_kernel_shape(self._shape)
 
     def resolved(self) -> Resolved:
-        problem = Problem(self._parts, self._shape, self._rule, self._degree)
+        problem = replace(
+            self._problem,
+            images=self._parts,
+            kernel_shape=self._shape,
+            boundary=self._rule,
+            background=self._degree,
+        )
         return Resolved(problem, self._offset, self._light, self._findings, self._crops())
 
     def _crops(self) -> list[list[Crop]]:
@@ -252,7 +260,7 @@ class _Search:
         fit = self._shape if self._asked.kernel_shape == "auto" else None
         return [
             crops_of(pair.source.shape, pair.result.shape, self._offset, fit)
-            for pair in self._given
+            for pair in self._problem.images
         ]
 
 

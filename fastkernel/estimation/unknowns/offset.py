@@ -99,10 +99,10 @@ def find_offset(
     shape = kernel_shape or largest
     try:
         if kernel_shape is None:
-            found = _by_taps(images, place, largest, run)
+            found, needless = _by_taps(images, place, largest, run)
         else:
-            found = _by_residual(images, place, kernel_shape, run)
-        if found != (0, 0):
+            found, needless = _by_residual(images, place, kernel_shape, run), False
+        if found != (0, 0) and not needless:
             there, here = (_left(images, offset, shape, run) for offset in (found, (0, 0)))
             found = found if there < _LESS * here else (0, 0)
     except (SingularFitError, ValueError):
@@ -161,8 +161,13 @@ def _energy(equations: NormalEquations, box: Box) -> float:
     return equations.energy - float(np.vdot(white, white))
 
 
-def _by_taps(images: Sequence[Observed], place: Place, largest: Shape, run: Run) -> Shape:
-    """Return the centre of the taps that a kernel needs, or (0, 0) if it may stand there."""
+def _by_taps(
+    images: Sequence[Observed], place: Place, largest: Shape, run: Run
+) -> tuple[Shape, bool]:
+    """Return the centre of the taps that a kernel needs, or (0, 0) if it may well stand there.
+
+    And whether the largest kernel could stand there: it then leaves as little.
+    """
     row, col = (round(i) for i in place.middle)
     for _ in range(_MOST_TURNS):
         wide = _window(images, (row, col), largest)
@@ -177,8 +182,8 @@ def _by_taps(images: Sequence[Observed], place: Place, largest: Shape, run: Run)
     around = _size_around(top, box.rows), _size_around(first, box.cols)
     fits = all(n <= most for n, most in zip(around, largest, strict=True))
     if fits and math.prod(around) <= _PREFERRED * box.size:
-        return 0, 0
-    return row, col
+        return (0, 0), fits
+    return (row, col), fits
 
 
 def _window(images: Sequence[Observed], offset: Shape, largest: Shape) -> Shape:

@@ -5,9 +5,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fastkernel import psf
-from fastkernel._images.pairs import as_pairs
+from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
 from fastkernel.estimation.methods import lstsq
+from fastkernel.estimation.problem import problem_of
 from fastkernel.estimation.unknowns.finding import Asked, Findings, as_asked, resolve
 from tests import naive
 
@@ -21,7 +22,8 @@ def source(rng):
 
 
 def resolved(source, result, asked=EVERYTHING, **options):
-    return resolve(as_pairs(source, result, None), asked, Run(), most=7, **options)
+    problem = problem_of(source, result, None, None, None, None, PixelRules())
+    return resolve(problem, asked, Run(), most=7, **options)
 
 
 def rounded(image):
@@ -71,12 +73,19 @@ def test_light_is_decoded(source):
     found = resolved(source, source, Asked((3, 3), light="srgb"))
     assert found.problem.images[0].source.dtype == np.float32
     assert found.findings == Findings()
+    assert found.problem.may_be_clipped
     assert (found.light, found.problem.kernel_shape) == ("srgb", (3, 3))
     # A level beside levels is none beside light.
     assert (
         resolved(source, source, Asked((3, 3), None, "auto", light="srgb")).problem.background
         is None
     )
+
+
+def test_light_that_was_clipped_is_left_out(source):
+    result = np.where(source > 120, np.uint8(255), source)
+    found = resolved(source, result, Asked((1, 1), light="srgb"))
+    assert np.array_equal(found.problem.images[0].result_bad, result == 255)
 
 
 def test_what_is_known_is_kept(source):
