@@ -61,6 +61,11 @@ class _StackJob:
     count: int
 
     def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> _Part:
+        # Pixels that are not finite show in the sums.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self._found(scratch)
+
+    def _found(self, scratch: Scratch) -> _Part:
         (p, q), (height, width), n = self.kernel_shape, self.stamps.window_shape, self.count
         taps, terms = p * q, len(self.features)
         m = taps + terms
