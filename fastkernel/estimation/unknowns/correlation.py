@@ -1,10 +1,11 @@
 """Where a source and a result go together, told by a correlation of the whole images."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
 from fastkernel._images.pairs import in_memory
 from fastkernel._images.usable import Observed
@@ -18,9 +19,9 @@ _SIDE = 1024
 # more lets the picture's own likeness to itself.
 _GUARD = 0.1
 
-# Pixels that a place is averaged over, and those around a peak that belong to it: kernels of 31
-# pixels, and what tapers smear.
-_SMOOTH, _PEAK = 3, 16
+# Pixels around a peak that belong to it: kernels of 31 pixels, and what tapers smear. Of its height
+# so much is no part of it.
+_PEAK, _BASE = 16, 0.1
 
 
 class Place(NamedTuple):
@@ -33,8 +34,8 @@ class Place(NamedTuple):
     middle : (float, float)
         The same, of the centroid of the peak.
     peak : float
-        By what factor it stands out of the best place that is none of it; infinite if there is
-        no other, 0 if there is nothing to correlate.
+        By what factor it stands out of the best place that is none of it; 0 if there is no other,
+        or nothing to correlate.
     """
 
     offset: Shape
@@ -103,33 +104,39 @@ def _averaged(image: AnyArray, bad: BoolArray | None, factor: int) -> FloatArray
 
 def _quotient(x: FloatArray, y: FloatArray, reach: Shape) -> FloatArray:
     """Return the squares of the guarded quotient of spectra at shifts within reach."""
-    grid = [fft.next_fast_len(n + k, real=True) for n, k in zip(x.shape, reach, strict=True)]
+    grid = [fft.next_fast_len(n + k + 1, real=True) for n, k in zip(x.shape, reach, strict=True)]
     before, after = fft.rfft2(x, grid), fft.rfft2(y, grid)
     power = np.abs(before) ** 2
     guard = _GUARD * power.mean()
     if not guard > 0:
         return np.zeros((2 * reach[0] + 1, 2 * reach[1] + 1))
     quotient = fft.irfft2(after * before.conj() / (power + guard), grid)
-    rows, cols = (np.arange(-k, k + 1) for k in reach)
-    squares = ndimage.uniform_filter(quotient**2, _SMOOTH, mode="wrap")
-    return np.asarray(squares[np.ix_(rows, cols)])
+    rows, cols = (np.arange(-k - 1, k + 2) for k in reach)
+    squares = quotient[np.ix_(rows, cols)] ** 2
+    for _ in range(2):  # means of three rows, then of three columns
+        squares = (squares[:-2] + squares[1:-1] + squares[2:]).T / 3
+    return np.asarray(squares)
 
 
 def _peak(squares: FloatArray, reach: Shape) -> Place:
     """Return the largest of all shifts, and how far it stands out of those that are not near."""
     row, col = (int(i) for i in np.unravel_index(squares.argmax(), squares.shape))
-    highest = float(squares[row, col])
-    near = np.s_[max(row - _PEAK, 0) : row + _PEAK + 1, max(col - _PEAK, 0) : col + _PEAK + 1]
+    down, right = (min(_PEAK, 2 * k // 3) for k in reach)
+    top, left = max(row - down, 0), max(col - right, 0)
+    near = np.s_[top : row + down + 1, left : col + right + 1]
     far = squares.copy()
     far[near] = 0
-    second = float(far.max())
-    if not highest > 0:
+    highest, second = float(squares[row, col]), float(far.max())
+    if not second > 0:
         return Place((0, 0), (0.0, 0.0), 0.0)
-    peak = (highest / second) ** 0.5 if second > 0 else np.inf
-    weight = np.maximum(squares[near] - max(second, 0.1 * highest), 0.0)
-    down, right = np.indices(weight.shape)
-    middle = (
-        float((weight * down).sum() / weight.sum()) + near[0].start - reach[0],
-        float((weight * right).sum() / weight.sum()) + near[1].start - reach[1],
-    )
-    return Place((row - reach[0], col - reach[1]), middle, float(peak))
+    weight = np.maximum(squares[near] - max(second, _BASE * highest), 0.0)
+    middle = (row, col)
+    if weight.any():
+        below, beside = np.indices(weight.shape)
+        total = float(weight.sum())
+        middle = (
+            top + float((weight * below).sum()) / total,
+            left + float((weight * beside).sum()) / total,
+        )
+    offset = row - reach[0], col - reach[1]
+    return Place(offset, (middle[0] - reach[0], middle[1] - reach[1]), math.sqrt(highest / second))

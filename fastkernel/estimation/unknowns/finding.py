@@ -12,7 +12,7 @@ from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.unknowns.background import BackgroundFound, find_background
 from fastkernel.estimation.unknowns.border import BorderFound, find_border
 from fastkernel.estimation.unknowns.clipping import without_clipped
-from fastkernel.estimation.unknowns.kernel_shape import KernelShapeSelection, selected
+from fastkernel.estimation.unknowns.kernel_shape import KernelShapeSelection, has_room, selected
 from fastkernel.estimation.unknowns.light import LightFound, decoded, find_light
 from fastkernel.estimation.unknowns.matching import Crop, crops_of, fitted_to, largest_shape, moved
 from fastkernel.estimation.unknowns.offset import OffsetFound, find_offset
@@ -223,9 +223,18 @@ class _Search:
 
     def find_shape(self) -> None:
         if self._asked.kernel_shape == "auto":
-            found = selected(self._parts, self._largest, self._rule, self._run)
+            found = selected(self._parts, self._roomy(), self._rule, self._run)
             self._shape, self._findings = found.shape, replace(self._findings, kernel_shape=found)
             self._parts = [fitted_to(pair, found.shape) for pair in self._parts]
+
+    def _roomy(self) -> Shape:
+        """Return the largest kernel of which masks leave enough pixels."""
+        rows, cols = self._largest
+        while max(rows, cols) > 1 and not all(
+            has_room(pair, (rows, cols), self._rule) for pair in self._parts
+        ):
+            rows, cols = (max(1, k - 2) for k in (rows, cols))
+        return rows, cols
 
     def find_background(self) -> None:
         # A level beside the convolution of levels is none beside that of light.

@@ -269,12 +269,21 @@ def _selected(
     return KernelShapeSelection(shape, largest, curve, n_pixels, 1 - n_pixels / every)
 
 
-def _pair(images: Observed, largest: Shape, boundary: Boundary | None) -> Pair:
+def has_room(images: Observed, largest: Shape, boundary: Boundary | None) -> bool:
+    """Tell whether a pair has enough pixels to look for a kernel of some size."""
+    return _window(images, largest, boundary).n_pixels > 2 * math.prod(largest)
+
+
+def _window(images: Observed, largest: Shape, boundary: Boundary | None) -> Pair:
     """Return the pixels over which all shapes are compared."""
     fitting = fitted_to(images, largest)
     if images.result.size > images.source.size and fitting.result.shape == fitting.source.shape:
         boundary = "zero"  # a "full" result, cropped
-    pair = pair_of(fitting, largest, boundary)
+    return pair_of(fitting, largest, boundary)
+
+
+def _pair(images: Observed, largest: Shape, boundary: Boundary | None) -> Pair:
+    pair = _window(images, largest, boundary)
     if pair.n_pixels <= 2 * math.prod(largest):
         msg = (
             f"largest must leave more than two pixels for every tap, got {largest} for "

@@ -104,7 +104,8 @@ def find_offset(
             found, needless = _by_residual(images, place, kernel_shape, run), False
         if found != (0, 0) and not needless:
             there, here = (_left(images, offset, shape, run) for offset in (found, (0, 0)))
-            found = found if there < _LESS * here else (0, 0)
+            if not there < _LESS * here:
+                return OffsetFound((0, 0), place.peak, matches=place.peak >= _SURE)
     except (SingularFitError, ValueError):
         return OffsetFound((0, 0), place.peak, matches=False)
     return OffsetFound(found, place.peak, matches=True)

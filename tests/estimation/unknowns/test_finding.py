@@ -47,6 +47,7 @@ def test_finds_everything(source):
     assert fit.n_pixels == result.size
 
 
+@pytest.mark.jit
 def test_a_moved_result_has_no_rule(source):
     after = naive.filtered(source, KERNEL, "same", "circular")
     found = resolved(source[10:, :-7], rounded(after)[:-10, 7:])
@@ -59,6 +60,7 @@ def test_a_moved_result_has_no_rule(source):
     assert_allclose(fit.kernel, KERNEL, atol=2e-3)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("mode", ["valid", "full"])
 def test_shapes_of_a_larger_kernel(source, mode):
     result = naive.convolve(source, np.pad(KERNEL, 1), mode)
@@ -86,6 +88,13 @@ def test_light_that_was_clipped_is_left_out(source):
     result = np.where(source > 120, np.uint8(255), source)
     found = resolved(source, result, Asked((1, 1), light="srgb"))
     assert np.array_equal(found.problem.images[0].result_bad, result == 255)
+
+
+def test_masks_leave_room_for_smaller_kernels(source, rng):
+    bad = rng.random(source.shape) < 0.12
+    result = naive.filtered(source, np.full((3, 1), 1 / 3), "same", "mirror")
+    masked = np.ma.array(source, mask=bad)
+    assert resolved(masked, result, Asked("auto")).problem.kernel_shape == (3, 1)
 
 
 def test_what_is_known_is_kept(source):

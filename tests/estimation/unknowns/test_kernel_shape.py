@@ -13,6 +13,8 @@ from fastkernel.estimation.unknowns import held_out, kernel_shape
 from tests import naive
 from tests.shared import Dataset, photo
 
+JIT, NOISES = pytest.mark.jit, ("noisy", "exact")
+
 KERNELS = {
     (1, 1): np.array([[2.0]]),
     (3, 3): np.array([[-1.0, -2, -1], [-2, 20, -2], [-1, -2, -1]]) / 8,
@@ -29,7 +31,7 @@ def picture():
 
 
 @pytest.mark.parametrize("shape", KERNELS, ids=str)
-@pytest.mark.parametrize("noise", ["rounded", "noisy", "exact"])
+@pytest.mark.parametrize("noise", ["rounded", *(pytest.param(n, marks=JIT) for n in NOISES)])
 def test_finds_the_size(shape, noise, picture, rng):
     result = naive.convolve(picture, KERNELS[shape], "same", "mirror")
     if noise == "rounded":
@@ -58,15 +60,21 @@ def test_is_right_on_photographs(name, mode, rng):
             assert selection.shape == kernel.shape or small
 
 
-@pytest.mark.parametrize("mode", ["valid", "full"])
-def test_a_kernel_smaller_than_the_shapes_tell(mode, picture):
+@pytest.mark.parametrize(
+    ("mode", "largest"),
+    [
+        ("valid", (4, 7)),
+        *(pytest.param("valid", k, marks=JIT) for k in ((5, 9), (7, 9))),
+        *(pytest.param("full", k, marks=JIT) for k in ((4, 7), (5, 9), (7, 9))),
+    ],
+)
+def test_a_kernel_smaller_than_the_shapes_tell(mode, largest, picture):
     kernel = np.pad(KERNELS[3, 6], ((1, 1), (2, 1)))
     result = naive.convolve(picture, kernel, mode)
-    for largest in ((5, 9), (4, 7), (7, 9)):
-        assert select_kernel_shape(picture, result, largest).shape == (3, 6)
+    assert select_kernel_shape(picture, result, largest).shape == (3, 6)
 
 
-@pytest.mark.parametrize("boundary", ["circular", "replicate"])
+@pytest.mark.parametrize("boundary", ["circular", pytest.param("replicate", marks=JIT)])
 def test_border_rules_let_every_pixel_count(boundary, picture):
     result = naive.convolve(picture, KERNELS[3, 3], "same", boundary)
     selection = select_kernel_shape(picture, result, 5, boundary=boundary)
@@ -97,6 +105,7 @@ def test_clipped_pixels_are_left_out(picture):
     assert "may be clipped" in selection._repr_html_()
 
 
+@pytest.mark.jit
 def test_channels_and_sequences_share_it(picture, rng):
     source = np.stack([picture, picture[::-1], picture[:, ::-1]], axis=-1)
     result = np.stack(
@@ -139,6 +148,7 @@ def test_the_curve_is_what_is_left_of_strips_held_out(picture, rng):
         assert selection.curve[shape] == pytest.approx(math.sqrt(energy / result.size), rel=1e-9)
 
 
+@pytest.mark.jit
 def test_images_that_are_read_by_slices(picture):
     result = np.rint(naive.convolve(picture, KERNELS[3, 3], "same", "mirror"))
     images = Dataset(result)
@@ -149,6 +159,7 @@ def test_images_that_are_read_by_slices(picture):
     assert images.largest < result.size / 4
 
 
+@pytest.mark.jit
 def test_the_answer_does_not_depend_on_workers(picture):
     result = np.rint(naive.convolve(picture, KERNELS[3, 6], "same", "mirror"))
     one, two = (select_kernel_shape(picture, result, 7, workers=n) for n in (1, 2))
@@ -199,6 +210,7 @@ def test_refusals(picture):
         select_kernel_shape(np.ones((40, 40)), picture[:40, :40], 3)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("mode", ["same", "valid"])
 def test_estimates_find_it(mode, picture):
     kernel = KERNELS[3, 3]
