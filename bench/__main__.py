@@ -29,6 +29,7 @@ SUITES = [
     "peers",
     "belief",
     "imperfect",
+    "found",
     "goals",
 ]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip"]

@@ -7,7 +7,7 @@ from calls import fit_large
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 from scipy.signal import fftconvolve
-from shared import waves
+from shared import JIT, waves
 from skimage import data
 
 from fastkernel import SingularFitError, estimate_kernel
@@ -150,7 +150,7 @@ def test_same_bits_whatever_the_workers(short_pieces, small_tiles, rng):
     image, shape = rng.random((24, 30)), (9, 8)
     result = naive.convolve(image, rng.random(shape), "full")
     want = fit(image, result, shape)
-    for workers in (2, 3):
+    for workers in (2, 3) if JIT else (3,):
         got = fit(image, result, shape, workers=workers)
         assert_array_equal(got.kernel, want.kernel)
         assert (got.residual_rms, got.condition_number) == (

@@ -345,7 +345,7 @@ def pseudo_inverse(matrix):
     return found, 1000 * EPS * np.linalg.norm(found, 2) ** 2 * np.linalg.norm(matrix, 2)
 
 
-@pytest.mark.parametrize("shape", [(12, 12), (7, 12), (5, 4), (2, 3), (1, 1)])
+@pytest.mark.parametrize("shape", [(9, 9), (7, 10), (5, 4), (2, 3), (1, 1)])
 @pytest.mark.parametrize("rule", RULES)
 def test_matrix_is_the_pseudo_inverse(rule, shape):
     for kernel in (PLUS, random_kernel((4, 5)), random_kernel((3, 3), 1), np.ones((2, 2))):
