@@ -9,7 +9,6 @@ import argparse
 import io
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -20,20 +19,15 @@ from scipy import ndimage, signal
 
 import fastkernel
 from fastkernel import psf
-from fastkernel._images.usable import PixelRules
-from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import usable_cores
+from fastkernel._images.crops import crop_of
+from fastkernel._images.levels import decode, encode
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.methods import lstsq
-from fastkernel.estimation.problem import problem_of
-from fastkernel.estimation.unknowns.finding import Asked, resolve
-from fastkernel.estimation.unknowns.light import decode, encode
 
 from . import report
 
 IMAGES, QUICK_IMAGES = ("camera", "coins"), ("camera",)
 SIZES = (3, 5, 7, 9, 11, 13, 15)
-EVERYTHING = Asked("auto", "auto", "auto", "auto", "auto")
+EVERYTHING = dict.fromkeys(("offset", "light", "boundary", "background"), "auto")
 
 # A kernel is right within this share of its largest tap; what is left of a size that is too small
 # is what the right one leaves within this share.
@@ -221,23 +215,18 @@ def needed(kernel: NDArray) -> tuple[int, int]:
 
 
 def judged(case: Case) -> dict[str, Any]:
-    run = Run(usable_cores())
-    problem = problem_of(case.source, case.result, None, None, None, None, PixelRules())
-    found = resolve(problem, EVERYTHING, run)
-    fit, said = lstsq.fit(found.problem, lstsq.Options(), run), found.findings
-    true, size = needed(case.kernel), fit.kernel.shape
+    fit = fastkernel.estimate_kernel(case.source, case.result, "auto", **EVERYTHING)
+    true, size, said = needed(case.kernel), fit.kernel.shape, fit.found
     right_size = size == true
     if not right_size and all(a <= b for a, b in zip(size, true, strict=True)):
-        whole = replace(found.problem, kernel_shape=true)
-        best = lstsq.fit(whole, lstsq.Options(), run).residual_rms
-        right_size = fit.residual_rms <= (1 + EXPLAINS) * best
-    border = None if said.boundary is None else said.boundary.boundary
+        right_size = fit.residual_rms <= (1 + EXPLAINS) * least(case, fit, true)
+    degree = None if said.background is None else said.background.degree
     right = {
         "size": right_size,
-        "offset": found.offset == case.offset,
-        "light": found.light == case.light,
-        "background": found.problem.background == case.degree,
-        "border": case.rule == border or case.rule in said.boundary.alike,
+        "offset": fit.offset == case.offset,
+        "light": fit.light == case.light,
+        "background": degree == case.degree,
+        "border": case.rule == fit.boundary or case.rule in said.boundary.alike,
     }
     return {
         "kind": case.kind,
@@ -251,6 +240,20 @@ def judged(case: Case) -> dict[str, Any]:
         "error": error_of(fit.kernel, case.kernel),
         "plain": plain(case),
     }
+
+
+def least(case: Case, fit: fastkernel.KernelFit, shape: tuple[int, int]) -> float:
+    """What a kernel of the true size leaves of the same pixels, but for the rim."""
+    crop = crop_of(case.source.shape, case.result.shape, fit.offset, shape)
+    beside = None if fit.background is None else np.asarray(fit.background)
+    return fastkernel.estimate_kernel(
+        case.source[crop.source],
+        case.result[crop.result],
+        shape,
+        light=fit.light,
+        boundary=fit.boundary,
+        background=beside if beside is None else max(beside.shape, default=1) - 1,
+    ).residual_rms
 
 
 def plain(case: Case) -> float | None:

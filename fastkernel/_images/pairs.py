@@ -148,6 +148,14 @@ class Fitted(NamedTuple):
         images = WeakImages(pair.source, pair.result)
         return cls((m, n), (rows, cols), pair.window, pair.used, images)
 
+    def of_whole(self, source: AnyArray, result: AnyArray, window: Window) -> Self:
+        """Return the same pixels as those of images of which the fitted ones are parts."""
+        (m, n), (rows, cols) = source.shape, result.shape
+        images = WeakImages(source, result)
+        return self._replace(
+            source_shape=(m, n), result_shape=(rows, cols), window=window, images=images
+        )
+
     def mask(self) -> BoolArray:
         """Return which pixels of the result were fitted."""
         out = np.zeros(self.result_shape, np.bool_)
@@ -156,8 +164,15 @@ class Fitted(NamedTuple):
         return out
 
 
-def pair_of(images: Observed, kernel_shape: Shape, boundary: Boundary | None) -> Pair:
+def pair_of(
+    images: Observed,
+    kernel_shape: Shape,
+    boundary: Boundary | None,
+    window: Window | None = None,
+) -> Pair:
     """Return images with the window that their shapes tell, and which pixels of it are fitted.
+
+    A window that is known is taken as it is.
 
     Raises
     ------
@@ -165,7 +180,7 @@ def pair_of(images: Observed, kernel_shape: Shape, boundary: Boundary | None) ->
         If the shapes do not fit together, or the kernel does not fit inside.
     """
     source, result = images.source, images.result
-    window = window_of_pair(source, result, kernel_shape, boundary)
+    window = window or window_of_pair(source.shape, result.shape, kernel_shape, boundary)
     if all(part is None for part in images[2:-1]):
         return Pair(source, result, window, which=images.which)
     source, result = in_memory(source), in_memory(result)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import get_args
 
-from fastkernel._typing import AnyArray, Boundary, Mode, Shape
+from fastkernel._typing import Boundary, Mode, Shape
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -77,7 +77,10 @@ def window_of_mode(
 
 
 def window_of_pair(
-    source: AnyArray, result: AnyArray, kernel_shape: Shape, boundary: Boundary | None
+    source_shape: tuple[int, ...],
+    result_shape: tuple[int, ...],
+    kernel_shape: Shape,
+    boundary: Boundary | None,
 ) -> Window:
     """Return the window of a pair of images, told by their shapes.
 
@@ -87,31 +90,31 @@ def window_of_pair(
         If the shapes fit no mode, or the kernel is larger than the source where no pixel beyond
         its frame is known, or a border rule contradicts a "full" result.
     """
-    (m, n), (p, q) = source.shape, kernel_shape
+    (m, n), (p, q) = source_shape, kernel_shape
     shapes: dict[Mode, Shape] = {
         "same": (m, n),
         "valid": (m - p + 1, n - q + 1),
         "full": (m + p - 1, n + q - 1),
     }
-    modes = [mode for mode, shape in shapes.items() if shape == result.shape]
+    modes = [mode for mode, shape in shapes.items() if shape == result_shape]
     extended = "full" in modes or ("same" in modes and boundary is not None)
     if (p > m or q > n) and not extended:
         msg = (
-            f"kernel_shape must fit inside source: got {kernel_shape} for source {source.shape}; "
-            f"use at most {source.shape}"
+            f"kernel_shape must fit inside source: got {kernel_shape} for source {source_shape}; "
+            f"use at most {source_shape}"
         )
         raise ValueError(msg)
     if not modes:
         msg = (
-            f"result must have one of three shapes for source {source.shape} and kernel_shape "
+            f"result must have one of three shapes for source {source_shape} and kernel_shape "
             f"{kernel_shape}: {shapes['same']} (same), {shapes['valid']} (valid) or "
-            f"{shapes['full']} (full); got {result.shape}"
+            f"{shapes['full']} (full); got {result_shape}"
         )
         raise ValueError(msg)
     if modes[0] == "full" and boundary not in (None, "zero"):
         msg = (
-            f"boundary must be None or 'zero' for a result of full shape {result.shape}, which "
+            f"boundary must be None or 'zero' for a result of full shape {result_shape}, which "
             f"knows zeros beyond the source's frame; got {boundary!r}"
         )
         raise ValueError(msg)
-    return window_of_mode(modes[0], source.shape, kernel_shape, boundary)
+    return window_of_mode(modes[0], (m, n), kernel_shape, boundary)

@@ -5,17 +5,18 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from fastkernel._typing import AnyArray, FloatArray
-from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError, UsageError
+from fastkernel._images.crops import crop_of
+from fastkernel._typing import FloatArray
+from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError
 from fastkernel.cli.files import Picture, read_picture, turned_note
 from fastkernel.cli.hints import hints, part_of
-from fastkernel.cli.light import LINEAR, STORED, LightFit, decode, fit_light
+from fastkernel.cli.light import decode
 from fastkernel.cli.output import (
     REPORTS,
     check_apart,
@@ -29,12 +30,15 @@ from fastkernel.cli.output import (
 )
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.table import kernel_table
-from fastkernel.cli.unknowns import clipped, find_unknowns, told
+from fastkernel.cli.unknowns import asked_of
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import plot_fit
-from fastkernel.estimation.quality import ROUNDING_RMS, Verdict, judge
-from fastkernel.estimation.shown import left_out
-from fastkernel.estimation.unknowns.finding import Findings
+from fastkernel.estimation.quality import ROUNDING_RMS, Facts, Verdict
+
+if TYPE_CHECKING:
+    from fastkernel import KernelFit
+
+_LIGHTS = ("stored values", "linear (sRGB decoded)")
 
 # Taps beyond which no other fits are tried.
 _MOST_TAPS = 1024
@@ -43,8 +47,6 @@ _MOST_TAPS = 1024
 _TUNING = (
     "method",
     "solver",
-    "boundary",
-    "background",
     "nonnegative",
     "unit_sum",
     "symmetric",
@@ -79,9 +81,22 @@ class _Done(NamedTuple):
     source: Picture
     result: Picture
     options: argparse.Namespace
-    found: LightFit
+    fit: "KernelFit"
+    facts: Facts
     shown: _Shown
-    findings: Findings
+
+    @property
+    def linear(self) -> bool:
+        """Whether linear light was fitted."""
+        return self.fit.light == "srgb"
+
+    @property
+    def other_rms(self) -> float | None:
+        """What a kernel in the other light would leave; None where it was not tried."""
+        light = self.fit.found and self.fit.found.light
+        if light is None or math.isnan(light.ratio):
+            return None
+        return float(light.stored_rms if self.linear else light.linear_rms)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -92,13 +107,19 @@ def run(options: argparse.Namespace) -> None:
         read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha)
         for name in names
     )
-    _transfer(options)
-    source, result, findings = find_unknowns(source, result, options)
     _check_shapes(source, result, options)
-    found = _fit(source, result, options, findings)
-    shown = _shown(found, options)
-    done = _Done(source, result, options, found, shown, findings or Findings())
-    verdict = _judged(done)
+    fit = _fit(source, result, options)
+    lossy = source.lossy or result.lossy
+    judged = fit.judge(
+        source.pixels,
+        result.pixels,
+        channel_axis=_channel_axis(source),
+        lossy=lossy,
+        workers=options.workers,
+    )
+    facts = cast(Facts, judged.facts)
+    done = _Done(source, result, options, fit, facts, _shown(fit, facts, options))
+    verdict = _advised(judged, done)
     if not options.json:
         _print(done, verdict)
     make: dict[str, Callable[[], bytes]] = {
@@ -134,26 +155,20 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
     }
 
 
-def _fit(
-    source: Picture, result: Picture, options: argparse.Namespace, findings: Findings | None
-) -> LightFit:
-    """Fit, in light without what may be clipped where that explains more."""
+def _fit(source: Picture, result: Picture, options: argparse.Namespace) -> "KernelFit":
+    from fastkernel import estimate_kernel
+
+    asked = asked_of(source, result, options)
+    tuning = {name: getattr(options, name) for name in _TUNING}
     bar = ProgressBar()
-    tuning = {name: getattr(options, name) for name in _TUNING} | {"callback": bar}
-    transfer = _transfer(options)
     try:
-        found = fit_light(source, result, options.size, transfer, **tuning)
-        light = None if findings is None else findings.light
-        if light is not None:
-            other = light.stored_rms if light.light == "srgb" else light.linear_rms
-            found = replace(found, other_rms=None if math.isnan(other) else other)
-        linear = findings is not None and found.light == LINEAR and options.method == "lstsq"
-        mask = clipped(result) if linear else None
-        if mask is not None and found.residual_rms > 1.1 * ROUNDING_RMS:
-            inside = fit_light(source, result, options.size, transfer, mask=mask, **tuning)
-            if inside.residual_rms < found.residual_rms:
-                found = replace(inside, other_rms=found.other_rms)
-        return found
+        return estimate_kernel(
+            source.pixels,
+            result.pixels,
+            **asked | tuning,
+            channel_axis=_channel_axis(source),
+            callback=bar,
+        )
     except SingularFitError:
         raise
     except (TypeError, ValueError) as problem:
@@ -163,23 +178,17 @@ def _fit(
         bar.clear()
 
 
-def _shown(found: LightFit, options: argparse.Namespace) -> _Shown:
-    kernel, errors = found.fit.kernel, found.fit.standard_errors
+def _channel_axis(picture: Picture) -> int | None:
+    return -1 if picture.pixels.ndim == 3 else None
+
+
+def _shown(fit: "KernelFit", facts: Facts, options: argparse.Namespace) -> _Shown:
+    kernel, errors = fit.kernel, fit.standard_errors
     if options.correlation:
         kernel, errors = kernel[::-1, ::-1], errors[::-1, ::-1]
     if options.normalize:
         kernel, errors = _normalized(kernel, errors)
-    return _Shown(kernel, errors, found.residual_rms, found.fit.method, found.fit.history)
-
-
-def _transfer(options: argparse.Namespace) -> str:
-    """Return the light to fit in: a level beside the kernel has no meaning in another."""
-    if options.background in (None, "auto"):
-        return str(options.transfer)
-    if options.transfer == "srgb":
-        msg = "--background goes with stored values: leave --transfer srgb out"
-        raise UsageError(msg)
-    return "none"
+    return _Shown(kernel, errors, facts.rms, fit.method, fit.history)
 
 
 def _check_shapes(source: Picture, result: Picture, options: argparse.Namespace) -> None:
@@ -191,6 +200,8 @@ def _check_shapes(source: Picture, result: Picture, options: argparse.Namespace)
             f"{channels[1]}; both must have the same"
         )
         raise InputError(msg)
+    if options.size is None:
+        return
     p, q = options.size
     if p > before[0] or q > before[1]:
         msg = (
@@ -199,7 +210,7 @@ def _check_shapes(source: Picture, result: Picture, options: argparse.Namespace)
         )
         raise InputError(msg)
     fitting = [(before[0] + sign * (p - 1), before[1] + sign * (q - 1)) for sign in (0, -1, 1)]
-    if after[:2] not in fitting:
+    if after[:2] not in fitting and options.offset is None:
         same, valid, full = map(_size, fitting)
         msg = (
             f"{options.source!r} is {_size(before)} and {options.result!r} is {_size(after)} "
@@ -224,70 +235,72 @@ def _normalized(kernel: FloatArray, errors: FloatArray) -> tuple[FloatArray, Flo
 
 
 def _print(done: _Done, verdict: Verdict) -> None:
-    source, result, options, found, shown, findings = done
+    source, result, options, fit, facts, shown = done
     kernel, errors = shown.kernel, shown.standard_errors
     p, q = kernel.shape
     kind = "correlation (flipped both ways)" if options.correlation else "convolution"
     scaled = ", divided by its sum" if options.normalize else ""
     heading, *table = kernel_table(kernel, errors, shutil.get_terminal_size().columns)
-    whole_levels = found.facts.whole_levels
     unit = (
         f"grey levels (rounding leaves up to {ROUNDING_RMS:.3f})"
-        if whole_levels
+        if facts.whole_levels
         else "in units of the result"
     )
     compared = ""
-    if found.other_rms is not None and found.other_rms > 1.1 * found.residual_rms:
-        other = STORED if found.light == LINEAR else LINEAR
-        compared = f"; {other} would leave a residual of {found.other_rms:.3g}"
+    other_rms = done.other_rms
+    if other_rms is not None and other_rms > 1.1 * facts.rms:
+        compared = f"; {_LIGHTS[not done.linear]} would leave a residual of {other_rms:.3g}"
     print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
-    for line in told(findings):
-        print(line)
+    for name, text in (fit.found.lines() if fit.found else {}).items():
+        if name != "light":
+            print(f"{name}: {text}")
     print(f"sum of taps: {kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
-    print(f"residual: {found.residual_rms:.3g} {unit}")
-    if found.fit.background is not None:
-        print(f"background: {_background(found.fit.background)}")
-    if found.fit.num_iter:
-        end = "converged" if found.fit.converged else "not converged"
-        print(f"iterations: {found.fit.num_iter}, {end}")
-    if not math.isnan(found.fit.condition_number):
-        print(f"condition number: {found.fit.condition_number:.2g}")
+    print(f"residual: {facts.rms:.3g} {unit}")
+    if fit.background is not None:
+        print(f"background: {_background(fit.background)}")
+    if fit.num_iter:
+        end = "converged" if fit.converged else "not converged"
+        print(f"iterations: {fit.num_iter}, {end}")
+    if not math.isnan(fit.condition_number):
+        print(f"condition number: {fit.condition_number:.2g}")
     apart = ", channels counted apart" if result.pixels.ndim == 3 else ""
-    print(f"pixels fitted: {found.fit.n_pixels}{apart}")
+    print(f"pixels fitted: {fit.n_pixels}{apart}")
     if turned := turned_note({options.source: source, options.result: result}):
         print(f"orientation: {turned}")
-    print(f"light: {found.light}{compared}")
+    print(f"light: {_LIGHTS[done.linear]}{compared}")
     helps = (f"what would help: {text}" for text in verdict.helps)
     print(f"verdict: {verdict}", *helps, sep="; ")
 
 
 def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
     """Return all that is known, by name."""
-    source, result, options, found, shown, findings = done
-    fit = found.fit
+    source, result, options, fit, facts, shown = done
+    names = () if fit.found is None else fields(fit.found)
+    found = {field.name: getattr(fit.found, field.name) for field in names}
+    selection = found.get("kernel_shape")
     return {
         "kernel": shown.kernel,
         "standard_errors": shown.standard_errors,
         "kind": "correlation" if options.correlation else "convolution",
         "normalized": options.normalize,
         "residual": {
-            "rms": found.residual_rms,
-            "unit": "grey level" if found.facts.whole_levels else "result",
+            "rms": facts.rms,
+            "unit": "grey level" if facts.whole_levels else "result",
             "n_pixels": fit.n_pixels,
-            "rms_of_other_light": found.other_rms,
+            "rms_of_other_light": done.other_rms,
         },
         "verdict": asdict(verdict),
         "found": {
             "kernel_shape": shown.kernel.shape,
-            "smaller_ones_leave": findings.kernel_shape and findings.kernel_shape.gain,
-            "light": "stored" if found.light == STORED else "srgb",
+            "smaller_ones_leave": selection and selection.gain,
+            "light": fit.light,
             "background": fit.background,
             "ridge": fit.ridge,
         }
         | {
-            name: asdict(getattr(findings, name))
+            name: asdict(found[name])
             for name in ("offset", "boundary")
-            if getattr(findings, name) is not None
+            if found.get(name) is not None
         },
         "method": fit.method,
         "solver": fit.solver,
@@ -299,40 +312,22 @@ def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:
 
 
 def _report(done: _Done, verdict: Verdict) -> str:
-    """Return the report, on the pixels of the light in which the fit was made."""
-    source, result, options, found, _, findings = done
-    before, after = _fitted_pixels(found, source, result)
-    (p, q), light = found.fit.kernel.shape, " in linear light" if found.light == LINEAR else ""
-    return found.fit.report(
-        before,
-        after,
+    source, result, options, fit, *_ = done
+    (p, q), light = fit.kernel.shape, " in linear light" if done.linear else ""
+    return fit.report(
+        source.pixels,
+        result.pixels,
         format=REPORTS[Path(options.report).suffix.lower()],
         title=f"{p}×{q} kernel from {options.source} to {options.result}{light}",
-        channel_axis=-1 if before.ndim == 3 else None,
+        channel_axis=_channel_axis(source),
         verdict=verdict,
-        selection=findings.kernel_shape,
     )
 
 
-def _fitted_pixels(found: LightFit, *pictures: Picture) -> list[AnyArray]:
-    return [decode(p) if found.light == LINEAR else p.pixels for p in pictures]
-
-
-def _judged(done: _Done) -> Verdict:
-    """Return the verdict, and what would help in terms of the command's options."""
-    source, result, options, found, shown, _ = done
-    verdict = judge(
-        shown.kernel,
-        shown.standard_errors,
-        found.facts,
-        residual_rms=found.fit.residual_rms if found.light == STORED else None,
-        condition_number=found.fit.condition_number,
-        converged=found.fit.converged,
-        lossy=source.lossy or result.lossy,
-        left_out=left_out(found.fit),
-    )
-    tried = [] if verdict.explained else _hints(found, source, result)
-    told = _as_options(verdict.helps, vars(options), " ".join(tried))
+def _advised(verdict: Verdict, done: _Done) -> Verdict:
+    """Return a verdict, and what would help in terms of the command's options."""
+    tried = [] if verdict.explained else _hints(done)
+    told = _as_options(verdict.helps, vars(done.options), " ".join(tried))
     return replace(verdict, helps=(*tried, *told))
 
 
@@ -352,20 +347,18 @@ def _as_options(helps: Iterable[str], known: Mapping[str, Any], said: str) -> li
     return found
 
 
-def _hints(found: LightFit, source: Picture, result: Picture) -> list[str]:
+def _hints(done: _Done) -> list[str]:
     """Return what would help a kernel that leaves too much."""
-    if found.facts.whole_levels and found.facts.rms < 1.1 * ROUNDING_RMS:
+    source, result, _, fit, facts, _ = done
+    if facts.whole_levels and facts.rms < 1.1 * ROUNDING_RMS:
         return []
-    images = _fitted_pixels(found, source, result)
-    size = found.fit.kernel.shape
-    part = part_of(images[0], images[1], (size[0], size[1]))
-    if part is None or math.prod(size) > _MOST_TAPS:
+    p, q = fit.kernel.shape
+    before, after = (decode(one) if done.linear else one.pixels for one in (source, result))
+    crop = crop_of(before.shape[:2], after.shape[:2], fit.offset, (p, q))
+    part = part_of(before[crop.source], after[crop.result], (p, q))
+    if part is None or p * q > _MOST_TAPS:
         return []
-    lossy = source.lossy or result.lossy
-    limits = None
-    if result.bits in {8, 16}:
-        limits = (0.0, 1.0 if found.light == LINEAR else float(np.iinfo(result.pixels.dtype).max))
-    return list(hints(part, (size[0], size[1]), limits=limits, lossy=lossy))
+    return list(hints(part, (p, q), lossy=source.lossy or result.lossy))
 
 
 def _gain(kernel: FloatArray, errors: FloatArray, normalized: bool) -> str:

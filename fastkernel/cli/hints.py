@@ -18,6 +18,10 @@ _VARIES = 0.75
 
 _MORE = 4
 
+# A part of the pixels is wrong where a robust fit leaves so little of most of them: of filters that
+# are no convolutions it leaves three times as much. A kernel all but still explains no filter.
+_CLEAN, _MOST, _STILL = 0.05, 0.8, 0.01
+
 
 class Part(NamedTuple):
     """A part of the source, and the "valid" result of a kernel's size, channels last."""
@@ -44,9 +48,7 @@ def part_of(source: AnyArray, result: AnyArray, size: Shape) -> Part | None:
     return Part(x[rows, cols].astype(np.float64), inner.astype(np.float64))
 
 
-def hints(
-    part: Part, size: Shape, *, limits: tuple[float, float] | None, lossy: bool
-) -> Iterator[str]:
+def hints(part: Part, size: Shape, *, lossy: bool) -> Iterator[str]:
     """Yield in plain words what makes the residual clearly smaller.
 
     Parameters
@@ -55,8 +57,6 @@ def hints(
         What to try it on.
     size : (int, int)
         Of the kernel that left too much.
-    limits : (float, float) or None
-        Lowest and highest level that the result can hold: pixels there may be clipped.
     lossy : bool
         Whether a file was compressed with losses, which no trial can undo.
     """
@@ -70,8 +70,8 @@ def hints(
         if found is not None:
             yield found
             return
-    if limits is not None and _robust_helps(part, size, limits, left):
-        yield "--method lad, which clipped pixels and other outliers cannot pull away"
+    if _robust_helps(part, size, left):
+        yield "--method lad, which pixels that something else was painted on cannot pull away"
         return
     larger = size[0] + 2 * _MORE, size[1] + 2 * _MORE
     wider = _left(part, larger)
@@ -169,22 +169,25 @@ def _mixed(part: Part, size: Shape, left: float) -> bool:
     return bool(total**0.5 < _HELPS * left)
 
 
-def _robust_helps(part: Part, size: Shape, limits: tuple[float, float], left: float) -> bool:
-    """Tell whether a fit that outliers do not pull explains all but black and white pixels."""
+def _robust_helps(part: Part, size: Shape, left: float) -> bool:
+    """Tell whether a fit that outliers do not pull explains nearly all of most pixels."""
     from fastkernel import estimate_kernel
 
-    inside = (part.result > limits[0]) & (part.result < limits[1])
-    if inside.all() or inside.mean() < 0.5:
-        return False
     try:
         fit = estimate_kernel(part.source, part.result, size, method="lad", channel_axis=2)
     except SingularFitError:
         return False
-    squares = [
-        np.square(fit.residual(part.source[..., c], part.result[..., c]))[inside[..., c]]
-        for c in range(part.source.shape[2])
-    ]
-    return bool(float(np.mean(np.concatenate(squares))) ** 0.5 < _HELPS * left)
+    centre = fit.kernel[(size[0] - 1) // 2, (size[1] - 1) // 2]
+    if np.abs(fit.kernel).sum() - abs(centre) < _STILL * abs(centre):
+        return False  # most pixels are those of the source, as a threshold leaves them
+    squares = np.concatenate(
+        [
+            np.square(fit.residual(part.source[..., c], part.result[..., c])).ravel()
+            for c in range(part.source.shape[2])
+        ]
+    )
+    most = np.partition(squares, round(_MOST * len(squares)))[: round(_MOST * len(squares))]
+    return bool(float(np.mean(most)) ** 0.5 < _CLEAN * left)
 
 
 def _varies(part: Part, size: Shape, left: float) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
-from dataclasses import fields
+from collections.abc import Callable, Hashable
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -20,9 +20,11 @@ from fastkernel._typing import (
     Errors,
     Images,
     KernelShape,
+    LightOrAuto,
     Method,
     NanPolicy,
     Norm,
+    Offset,
     Pixels,
     Progress,
     Ridge,
@@ -32,12 +34,22 @@ from fastkernel._typing import (
 )
 from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.methods import METHODS, method_of
-from fastkernel.estimation.problem import problem_of
-from fastkernel.estimation.unknowns.found import with_found
+from fastkernel.estimation.problem import Problem, problem_of
+from fastkernel.estimation.unknowns.asked import Asked, as_asked, unless_auto
 
 # The arguments that every method takes.
 _OF_ALL = frozenset(
-    ("source", "result", "kernel_shape", "method", "channel_axis", "workers", "callback")
+    (
+        "source",
+        "result",
+        "kernel_shape",
+        "offset",
+        "light",
+        "method",
+        "channel_axis",
+        "workers",
+        "callback",
+    )
 )
 
 
@@ -56,6 +68,8 @@ def estimate_kernel(
     separable: bool = False,
     ridge: Ridge = 0.0,
     basis: ArrayLike | None = None,
+    offset: Offset | None = None,
+    light: LightOrAuto = "stored",
     weights: Pixels | None = None,
     mask: Pixels | None = None,
     source_mask: Pixels | None = None,
@@ -128,6 +142,15 @@ def estimate_kernel(
         cross-validation; or on second differences of the taps. 0 is plain least squares.
     basis : (p * q, b) array_like of real numbers, optional
         Columns, taps in C order, of which the kernel is a sum: see `basis.gaussian_polynomials`.
+    offset : (int, int) or "auto", optional
+        Rows and columns by which the result was moved down and to the right against the source,
+        beyond what the kernel does: what both have in common is fitted, without a border. "auto"
+        finds it, up to a quarter of the frame; a move by a pixel or two stays with a kernel that
+        can hold it.
+    light : {"stored", "srgb", "auto"}, optional
+        Whether levels were convolved as they are stored, or the linear light that they encode as
+        sRGB (GIMP since 2.10, cameras): images of uint8, uint16, or floats from 0 to 1. "auto"
+        takes what leaves less.
     weights : (rows, cols) array_like of real numbers, optional
         What every pixel of ``result`` counts, of its shape: inverse variances, up to a factor. 0
         leaves a pixel out. "lad" weighs the deviations themselves. Of a sequence of images a
@@ -256,13 +279,25 @@ def estimate_kernel(
     options = _options_of(method, asked)
     rules = PixelRules(mask, source_mask, weights, saturation, nan_policy, source_variance)
     run = Run(as_workers(workers), as_callback(callback))
-    known = (kernel_shape, boundary, background)
-    shape, border, level = (None if _is_auto(value) else value for value in known)
-    problem = problem_of(source, result, shape, border, level, channel_axis, rules)
-    if any(map(_is_auto, known)):
-        problem = with_found(problem, [_is_auto(value) for value in known], run)
-    found: KernelFit = chosen.fit(problem, options, run)
-    return found
+    known = as_asked(kernel_shape, boundary, background, offset, light)
+    parts = known.kernel_shape, known.boundary, known.background
+    shape, rule, degree = map(unless_auto, parts)
+    problem = problem_of(source, result, shape, rule, degree, channel_axis, rules)
+    if not known.plain:
+        return _fit_after(problem, known, lambda found: chosen.fit(found, options, run), run)
+    fit: KernelFit = chosen.fit(problem, options, run)
+    return fit if problem.boundary is None else replace(fit, boundary=problem.boundary)
+
+
+def _fit_after(
+    problem: Problem, known: Asked, fit: Callable[[Problem], KernelFit], run: Run
+) -> KernelFit:
+    """Find what is not known, fit what is left, and say in terms of the whole images what it is."""
+    # Most fits know all of this, and need not wait for what finds it.
+    from fastkernel.estimation.unknowns.finding import resolve
+
+    found = resolve(problem, known, run.silent)
+    return found.of_whole(fit(found.problem), problem)
 
 
 @cache
@@ -284,10 +319,6 @@ def _defaults() -> dict[str, Any]:
         name: parameter.default
         for name, parameter in inspect.signature(estimate_kernel).parameters.items()
     }
-
-
-def _is_auto(value: Any) -> bool:
-    return isinstance(value, str) and value == "auto"
 
 
 def _is_given(value: Any, default: Any) -> bool:

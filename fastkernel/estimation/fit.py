@@ -7,20 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from os import PathLike
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_boundary, as_image, as_workers
+from fastkernel._images.crops import Crop, crop_of
+from fastkernel._images.levels import encode, linear, linear_white
 from fastkernel._images.pairs import Fitted
-from fastkernel._images.windows import Window, window_of_mode, window_of_pair
+from fastkernel._images.windows import Window, window_of_mode
 from fastkernel._machine.kept import kept_property
 from fastkernel._typing import (
     AnyArray,
     BoolArray,
     Border,
+    Boundary,
     FloatArray,
+    Light,
     LstsqSolver,
     Mode,
     Progress,
@@ -105,6 +109,21 @@ class KernelFit(Shown):
         Whether the iterations met their tolerance.
     history : mapping of str to float64 array, or None
         One number an iteration, from the start on, of what the method minimises or maximises.
+    offset : (int, int)
+        Rows and columns by which the result was moved down and to the right, given or found:
+        ``result[r, c]`` goes with ``source[r - rows, c - cols]``.
+    boundary : str or None
+        What was taken to stand beyond the source's frame, given or found; None where nothing was,
+        and for the solution of equations.
+    light : {"stored", "srgb"}
+        What was convolved: the levels as they stand, or the linear light that they encode. In
+        linear light black is 0 and white is 1, in both images; ``residual_rms`` and the
+        background are in it. Images go into `predict`, `residual` and `judge` as levels, and come
+        out as levels, which end at black and white.
+    found : Findings or None
+        What was to be found, its attributes ``kernel_shape``, ``offset``, ``light``,
+        ``background`` and ``boundary``, each with the numbers that it rests on, or None where it
+        was given.
     background : float, array or None
         What was fitted beside the convolution, in result units. A constant is a float; of a
         polynomial of degree ``d`` these are the coefficients of :math:`P_i(\rho) P_j(\gamma)`,
@@ -135,9 +154,14 @@ class KernelFit(Shown):
     num_iter: int = 0
     converged: bool = True
     history: Mapping[str, FloatArray] | None = None
+    offset: Shape = (0, 0)
+    boundary: Boundary | None = None
+    light: Light = "stored"
+    found: Any = None
     background: float | FloatArray | None = None
     ridge: float = 0.0
     _fitted: tuple[Fitted, ...] = ()
+    _shape_found: bool = False
     _scatter: FloatArray | None = None
     _variance: float = math.nan
 
@@ -208,6 +232,9 @@ class KernelFit(Shown):
     ) -> FloatArray:
         """Convolve an image with the kernel, and add the background that was fitted beside it.
 
+        The answer stands in the frame of ``source``: where ``offset`` is not (0, 0), the result
+        that was fitted is this, moved.
+
         Parameters
         ----------
         source : (m, n) array_like of real numbers
@@ -264,8 +291,7 @@ class KernelFit(Shown):
             )
             raise ValueError(msg)
         beside = self._beside(_shape(image), window, pair) if background else None
-        out = convolved(image, self.kernel, window, as_workers(workers))
-        return out if beside is None else np.add(out, beside, out=out)
+        return self._predicted(image, window, beside, as_workers(workers))
 
     def residual(
         self,
@@ -307,12 +333,34 @@ class KernelFit(Shown):
         """
         x, y = as_image(source, "source"), as_image(result, "result")
         rule = None if boundary is None else as_boundary(boundary)
-        window = window_of_pair(x, y, _shape(self.kernel), rule)
+        window = self._crop(_shape(x), _shape(y)).window(_shape(self.kernel), rule)
         beside = self._beside(_shape(x), window, pair) if background else None
-        left = convolved(x, self.kernel, window, as_workers(workers))
+        white = linear_white(y, "result") if self.light == "srgb" else None
+        left = self._predicted(x, window, beside, as_workers(workers), white)
         (top, first), (height, width) = window.result_origin, window.shape
-        np.subtract(y[top : top + height, first : first + width], left, out=left)
-        return left if beside is None else np.subtract(left, beside, out=left)
+        return np.subtract(y[top : top + height, first : first + width], left, out=left)
+
+    def _predicted(
+        self,
+        source: AnyArray,
+        window: Window,
+        beside: float | FloatArray | None,
+        workers: int,
+        white: float | None = None,
+    ) -> FloatArray:
+        """Return what stands in a window of a source's result, of its white level or another."""
+        if self.light == "srgb":
+            source, own = linear(source, "source")
+            white = white or own
+        out = convolved(source, self.kernel, window, workers)
+        if beside is not None:
+            np.add(out, beside, out=out)
+        return out if white is None else encode(out, white)
+
+    def _crop(self, source_shape: Shape, result_shape: Shape) -> Crop:
+        """Return which parts of images go together as the fitted ones do."""
+        shape = _shape(self.kernel) if self._shape_found else None
+        return crop_of(source_shape, result_shape, self.offset, shape)
 
     def _beside(
         self, source_shape: Shape, window: Window, pair: int | None

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_choice, as_workers
+from fastkernel._images.crops import Crop
 from fastkernel._images.pairs import Fitted, Pair, refuse_unusable
 from fastkernel._images.windows import Window
 from fastkernel._machine.kept import kept_property
-from fastkernel._typing import Border, FloatArray, Images, ReportFormat, Shape
+from fastkernel._typing import Border, FloatArray, Images, Light, ReportFormat, Shape
 from fastkernel.estimation.display import (
     answer_html,
     answer_text,
@@ -74,10 +75,17 @@ class _Fit(Protocol):
     @property
     def quality(self) -> Verdict | None: ...
     @property
+    def offset(self) -> Shape: ...
+    @property
+    def light(self) -> Light: ...
+    @property
+    def found(self) -> Any: ...
+    @property
     def _fitted(self) -> tuple[Fitted, ...]: ...
     def _beside(
         self, source_shape: Shape, window: Window, pair: int | None
     ) -> float | FloatArray | None: ...
+    def _crop(self, source_shape: Shape, result_shape: Shape) -> Crop: ...
     def _facts(self) -> dict[str, str]: ...
     def residual(
         self,
@@ -239,7 +247,7 @@ class Shown:
         boundary, channel_axis, pair, used, workers : optional
             As in `judge`. Of several pairs that of ``pair``, or the first, is pictured.
         selection : KernelShapeSelection, optional
-            What chose the size of the kernel: its curve is shown.
+            What chose the size of the kernel, where the fit did not: its curve is shown.
         verdict : Verdict, optional
             What is said of the kernel, instead of what `judge` says.
 
@@ -287,7 +295,7 @@ class Shown:
             title=title,
             verdict=verdict or vars(self).get("quality"),
             look=look,
-            selection=selection,
+            selection=selection or (self.found and self.found.kernel_shape),
         )
         if chosen == "html":
             from fastkernel.estimation.report.page import as_page as written
@@ -311,6 +319,12 @@ class Shown:
             facts["ridge"] = f"{self.ridge:.4g}"
         if self.background is not None:
             facts["background"] = background_fact(self.background)
+        if self.light == "srgb":
+            facts["light"] = "linear (sRGB decoded), black 0 and white 1"
+        if self.offset != (0, 0):
+            facts["offset"] = "the result was moved by {} rows and {} columns".format(*self.offset)
+        if self.found is not None:
+            facts |= self.found.lines()
         return facts
 
     def __repr__(self: _Fit) -> str:
@@ -355,7 +369,7 @@ def _pairs_of(
 ) -> list[Pair]:
     """Return images as pairs to compare, without the pixels that the fit left out."""
     p, q = fit.kernel.shape
-    pairs = pairs_to_compare(source, result, (p, q), boundary, channel_axis, used)
+    pairs = pairs_to_compare(source, result, (p, q), boundary, channel_axis, used, fit._crop)
     if used is not None:
         return pairs
     fitted = fit._fitted if pair is None else fit._fitted[pair : pair + 1]
@@ -386,7 +400,7 @@ def _judged(fit: _Fit, facts: Facts, *, lossy: bool = False) -> Verdict:
         fit.kernel,
         fit.standard_errors,
         facts,
-        residual_rms=fit.residual_rms,
+        residual_rms=fit.residual_rms if fit.light == "stored" else None,
         condition_number=fit.condition_number,
         converged=fit.converged,
         lossy=lossy,

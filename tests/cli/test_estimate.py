@@ -174,7 +174,7 @@ def test_disbelief_has_an_exit_code_of_its_own(save, capsys):
 
 def watermarked(image):
     marked = image.copy()
-    marked[100:160, 80:200] = 255
+    marked[100:160, 80:200] = 240
     return marked
 
 
@@ -467,7 +467,7 @@ def test_interruptions(pair, capsys, monkeypatch, problem, code, message):
     def fail(*_args, **_options):
         raise problem
 
-    monkeypatch.setattr("fastkernel.cli.estimate.fit_light", fail)
+    monkeypatch.setattr("fastkernel.estimate_kernel", fail)
     assert failure(pair, capsys) == (code, f"fastkernel: error: {message}\n")
 
 

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from fastkernel import psf
+from fastkernel._images.levels import decode, encode
 from fastkernel.cli import main
-from fastkernel.estimation.unknowns.light import decode, encode
 from tests import naive
 from tests.shared import photo
 

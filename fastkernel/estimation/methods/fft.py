@@ -158,7 +158,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     frame = _frame(pairs)
     whole = problem.kernel_shape is None
     shape = frame if whole else problem.shape
-    windows = [window_of_pair(x, y, shape, None) for x, y in pairs]
+    windows = [window_of_pair(x.shape, y.shape, shape, None) for x, y in pairs]
     row, col = centre(shape)
 
     kernel = np.empty(shape)

@@ -1,6 +1,6 @@
 """Results beside what a kernel predicts of them, some rows at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -8,10 +8,12 @@ import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.checks import as_boundary
+from fastkernel._images.crops import Crop
+from fastkernel._images.levels import decode, encode, linear_white
 from fastkernel._images.pairs import Pair, as_pairs, pair_of
 from fastkernel._images.windows import Window, centre
 from fastkernel._machine.tiles import split
-from fastkernel._typing import AnyArray, BoolArray, Border, FloatArray, Images, Shape
+from fastkernel._typing import AnyArray, BoolArray, Border, FloatArray, Images, Light, Shape
 from fastkernel.convolution.convolve import convolved
 from fastkernel.estimation.quality.facts import STRIP_ROWS, Plane
 
@@ -21,6 +23,8 @@ class _Predicting(Protocol):
 
     @property
     def kernel(self) -> FloatArray: ...
+    @property
+    def light(self) -> Light: ...
     def _beside(
         self, source_shape: Shape, window: Window, pair: int | None
     ) -> float | FloatArray | None: ...
@@ -33,8 +37,11 @@ def pairs_to_compare(
     boundary: Border | None,
     channel_axis: int | None,
     used: Any,
+    crop_of: Callable[[Shape, Shape], Crop],
 ) -> list[Pair]:
     """Return images as pairs, which of their pixels are compared included.
+
+    ``crop_of`` tells from the shapes of a source and a result which parts of them go together.
 
     Raises
     ------
@@ -43,9 +50,11 @@ def pairs_to_compare(
         result's shape, or of that of its compared pixels, for every pair.
     """
     rule = None if boundary is None else as_boundary(boundary)
-    pairs = [
-        pair_of(images, kernel_shape, rule) for images in as_pairs(source, result, channel_axis)
-    ]
+    pairs = []
+    for images in as_pairs(source, result, channel_axis):
+        (m, n), (rows, cols) = images.source.shape, images.result.shape
+        window = crop_of((m, n), (rows, cols)).window(kernel_shape, rule)
+        pairs.append(pair_of(images, kernel_shape, rule, window))
     if used is None:
         return pairs
     masks = list(used) if isinstance(used, list | tuple) else [used]
@@ -132,6 +141,9 @@ def planes_of(
         whose = index if len(pairs) > 1 else pair
         height, width = window.shape
         source_shape = source.shape[0], source.shape[1]
+        whites = None
+        if fit.light == "srgb":
+            whites = linear_white(source, "source"), linear_white(result, "result")
         for top, bottom in split(height, STRIP_ROWS):
             rows = bottom - top
             part = replace(
@@ -143,10 +155,14 @@ def planes_of(
             around = np.empty((rows + p - 1, width + q - 1))
             load(source, part.source_origin, window.boundary, around)
             plain = Window((0, 0), (0, 0), part.shape, "zero")
-            predicted = convolved(around, fit.kernel, plain, workers)
+            seen_through = around if whites is None else decode(around, whites[0])
+            predicted = convolved(seen_through, fit.kernel, plain, workers)
             beside = fit._beside(source_shape, part, whose)
             if beside is not None:
                 predicted += beside
+            if whites is not None:
+                predicted = encode(predicted, whites[1])
+                around *= whites[1] / whites[0]
             if limits is not None:
                 np.clip(predicted, *limits, out=predicted)
             (first, left) = part.result_origin

@@ -119,10 +119,10 @@ def as_stamps(
         if len(x) != len(y):
             msg = f"sources and results must be as many, got {len(x)} and {len(y)}"
             raise ValueError(msg)
-        return Stack(x, y, window_of_pair(x[0], y[0], kernel_shape, boundary))
+        return Stack(x, y, window_of_pair(x[0].shape, y[0].shape, kernel_shape, boundary))
     x, y = as_image(sources, "sources"), as_image(results, "results")
     shape = as_shape(stamp_shape, "stamp_shape", one_for_both=True)
-    window = window_of_pair(x, y, kernel_shape, boundary)
+    window = window_of_pair(x.shape, y.shape, kernel_shape, boundary)
     places = np.asarray(centres)
     if places.ndim != 2 or places.shape[1] != 2 or places.dtype.kind not in "iu":
         msg = (

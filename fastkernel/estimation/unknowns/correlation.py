@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
+from fastkernel._images.crops import fitted_to, middle_of, moved
 from fastkernel._images.pairs import in_memory
 from fastkernel._images.usable import Observed
 from fastkernel._typing import AnyArray, BoolArray, FloatArray, Shape
-from fastkernel.estimation.unknowns.matching import fitted_to, middle_of, moved
 
 # The longest side of images that are correlated; longer ones are averaged in blocks.
 _SIDE = 1024
@@ -130,7 +130,7 @@ def _peak(squares: FloatArray, reach: Shape) -> Place:
     if not second > 0:
         return Place((0, 0), (0.0, 0.0), 0.0)
     weight = np.maximum(squares[near] - max(second, _BASE * highest), 0.0)
-    middle = (row, col)
+    middle = float(row), float(col)
     if weight.any():
         below, beside = np.indices(weight.shape)
         total = float(weight.sum())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastkernel._images.checks import as_boundary, as_kernel_shape, as_workers
+from fastkernel._images.crops import fitted_to
 from fastkernel._images.lazy import LazyImage
 from fastkernel._images.pairs import Pair, as_pairs, pair_of
 from fastkernel._images.usable import Observed, PixelRules
@@ -23,13 +24,15 @@ from fastkernel.estimation.display.figures import new_figure, png
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.unknowns.clipping import without_clipped
 from fastkernel.estimation.unknowns.held_out import Box, nested_scores, strip_equations
-from fastkernel.estimation.unknowns.matching import fitted_to
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Taps beyond which the equations of strips take too long, and too much memory.
 MOST_TAPS = 2048
+
+# The longest side of kernels that are looked for where nothing is said of it.
+LARGEST = 15
 
 # Root mean square of what rounding to whole levels leaves, and how much more is no rounding.
 _ROUNDING_RMS, _ROUNDED = 12**-0.5, 1.05

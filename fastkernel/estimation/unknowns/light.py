@@ -10,16 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastkernel._images.crops import fitted_to, middle_of
+from fastkernel._images.levels import decoded, encode, white_of
 from fastkernel._images.pairs import in_memory, pair_of
 from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
-from fastkernel._typing import AnyArray, Shape
+from fastkernel._typing import Light, Shape
 from fastkernel.convolution.convolve import convolved
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import background_image, background_of
 from fastkernel.estimation.equations.formed import gathered
 from fastkernel.estimation.unknowns.clipping import without_clipped
-from fastkernel.estimation.unknowns.matching import fitted_to, middle_of
 
 # Linear light must explain the result this much better: where both explain it alike, as with a
 # kernel of a single tap, the plain reading is kept.
@@ -45,7 +46,7 @@ class LightFound:
         it was not tried.
     """
 
-    light: str
+    light: Light
     stored_rms: float = math.nan
     linear_rms: float = math.nan
 
@@ -61,86 +62,6 @@ class LightFound:
     def sure(self) -> bool:
         """Whether the other light leaves clearly more."""
         return self.ratio >= 1 / CLEARLY_LESS
-
-
-def white_of(image: AnyArray) -> float | None:
-    """Return the level that stands for white; None where levels cannot be those of sRGB.
-
-    It is the largest that unsigned integers of 8 or 16 bits hold, and 1 of numbers from 0 to 1.
-    """
-    if image.dtype in (np.uint8, np.uint16):
-        return float(np.iinfo(image.dtype).max)
-    if image.dtype.kind == "f":
-        pixels = in_memory(image)
-        if pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
-            return 1.0
-    return None
-
-
-def decode(levels: AnyArray, white: float) -> AnyArray:
-    """Return linear light from 0 to 1 of sRGB levels.
-
-    Parameters
-    ----------
-    levels : array
-        Unsigned integers up to ``white``, or numbers from 0 to 1.
-    white : float
-        The level of white.
-
-    Returns
-    -------
-    array
-        Float32 of integers, else of the dtype of ``levels``.
-
-    References
-    ----------
-    IEC 61966-2-1:1999, "Default RGB colour space - sRGB".
-    """
-    if levels.dtype.kind in "iu":
-        table = _light_of(np.linspace(0.0, 1.0, int(white) + 1)).astype(np.float32)
-        return np.asarray(table[levels])
-    return _light_of(levels / white).astype(levels.dtype, copy=False)
-
-
-def _light_of(stored: AnyArray) -> AnyArray:
-    dark = stored <= 0.04045
-    bright = np.maximum((stored + 0.055) / 1.055, 0.0) ** 2.4
-    return np.where(dark, stored / 12.92, bright)
-
-
-def encode(light: AnyArray, white: float) -> AnyArray:
-    """Return the levels of light from 0 to 1, the inverse of `decode` but for rounding."""
-    light = np.clip(light, 0, 1)
-    dark = light <= 0.0031308
-    return np.asarray(white * np.where(dark, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055))
-
-
-def decoded(images: Observed) -> Observed:
-    """Return a pair of images in linear light.
-
-    Raises
-    ------
-    ValueError
-        If an image does not hold sRGB levels, or the variance of the source is given: it is that
-        of levels.
-    """
-    parts = []
-    for name, image in (("source", images.source), ("result", images.result)):
-        white = white_of(image)
-        if white is None:
-            msg = (
-                f"light='srgb' needs a {name} of sRGB levels: uint8, uint16, or floats from 0 to "
-                f"1; got dtype {image.dtype}; scale it, or decode both images first"
-            )
-            raise ValueError(msg)
-        parts.append(decode(in_memory(image), white))
-    if images.source_variance is not None:
-        msg = (
-            "source_variance goes with light='stored': it is that of stored levels; decode both "
-            "images first and give the variance of what they then hold"
-        )
-        raise ValueError(msg)
-    return images._replace(source=parts[0], result=parts[1])
 
 
 def find_light(images: Sequence[Observed], kernel_shape: Shape, run: Run) -> LightFound:
@@ -173,7 +94,7 @@ def find_light(images: Sequence[Observed], kernel_shape: Shape, run: Run) -> Lig
         parts.append(without_clipped(part) or part)
     stored = _left(parts, parts, kernel_shape, _DEGREE, run)
     linear = _left(parts, [decoded(part) for part in parts], kernel_shape, None, run)
-    light = "srgb" if linear < CLEARLY_LESS * stored else "stored"
+    light: Light = "srgb" if linear < CLEARLY_LESS * stored else "stored"
     return LightFound(light, stored, linear)
 
 

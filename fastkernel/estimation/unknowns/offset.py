@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastkernel._images.crops import fitted_to, moved
 from fastkernel._images.pairs import Pair, pair_of
 from fastkernel._images.usable import Observed
 from fastkernel._images.windows import centre
@@ -18,7 +19,6 @@ from fastkernel.estimation.equations.formed import gathered
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.unknowns.correlation import Place, correlated
 from fastkernel.estimation.unknowns.held_out import Box, needed, strip_equations
-from fastkernel.estimation.unknowns.matching import fitted_to, moved
 
 # How far a peak must stand out to be looked at, and to be sure: of 200 pairs of photographs no
 # wrong one passed 1.25, and nineteen right ones of twenty passed 2.2.

@@ -22,7 +22,7 @@ SHAPES = [(1, 1), (1, 6), (6, 1), (2, 2), (5, 5), (4, 7), (7, 2)]
 
 
 def pair_of(source, result, shape, boundary=None):
-    return Pair(source, result, window_of_pair(source, result, shape, boundary))
+    return Pair(source, result, window_of_pair(source.shape, result.shape, shape, boundary))
 
 
 def fit(source, result, shape, boundary=None, ridge=0.0, workers=1):

@@ -448,7 +448,9 @@ def test_a_basis_of_another_shape_is_refused():
 @pytest.mark.parametrize("options", [{"basis": np.eye(4225, 2)}, {"ridge": ("smooth", "gcv")}])
 def test_what_needs_a_gram_matrix_says_so(options, solver):
     image = np.ones((70, 70))
-    pairs = [Pair(image, image[:6, :6], window_of_pair(image, image[:6, :6], (65, 65), None))]
+    pairs = [
+        Pair(image, image[:6, :6], window_of_pair(image.shape, image[:6, :6].shape, (65, 65), None))
+    ]
     asked = Options(solver=solver, **options)
     with pytest.raises(ValueError, match="basis and a ridge that 'gcv' chooses need the normal eq"):
         fit_large(pairs, (65, 65), 0.0, 1, options=asked)

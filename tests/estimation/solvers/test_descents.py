@@ -261,7 +261,7 @@ def test_groups_of_a_symmetry():
 
 
 def fitted(image, result, shape, ridge=0.0, workers=1, callback=None, **options):
-    pairs = [Pair(image, result, window_of_pair(image, result, shape, None))]
+    pairs = [Pair(image, result, window_of_pair(image.shape, result.shape, shape, None))]
     return fit_large(pairs, shape, 0.0, workers, callback, Options(ridge=ridge, **options))
 
 

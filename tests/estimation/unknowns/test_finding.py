@@ -9,7 +9,9 @@ from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
 from fastkernel.estimation.methods import lstsq
 from fastkernel.estimation.problem import problem_of
-from fastkernel.estimation.unknowns.finding import Asked, Findings, as_asked, resolve
+from fastkernel.estimation.unknowns.asked import Asked, as_asked
+from fastkernel.estimation.unknowns.finding import resolve
+from fastkernel.estimation.unknowns.findings import Findings
 from tests import naive
 
 EVERYTHING = Asked("auto", "auto", "auto", "auto", "auto")
@@ -35,7 +37,7 @@ def test_finds_everything(source):
     found = resolved(source, result)
     problem = found.problem
     assert (problem.kernel_shape, problem.boundary, problem.background) == ((3, 5), "circular", 0)
-    assert (found.offset, found.light, found.origin(0)) == ((0, 0), "stored", (0, 0))
+    assert (found.offset, found.light, found.crops[0].origin) == ((0, 0), "stored", (0, 0))
     said = found.findings
     assert said.kernel_shape.shape == (3, 5)
     assert said.offset.matches
@@ -55,7 +57,7 @@ def test_a_moved_result_has_no_rule(source):
     assert found.problem.boundary is None
     assert found.findings.boundary.boundary is None
     assert found.problem.kernel_shape == (3, 5)
-    assert found.origin(0) == (10, 0)
+    assert found.crops[0].origin == (10, 0)
     fit = lstsq.fit(found.problem, lstsq.Options(), Run())
     assert_allclose(fit.kernel, KERNEL, atol=2e-3)
 
@@ -66,7 +68,7 @@ def test_shapes_of_a_larger_kernel(source, mode):
     result = naive.convolve(source, np.pad(KERNEL, 1), mode)
     found = resolved(source, result, Asked("auto"))
     assert found.problem.kernel_shape == (3, 5)
-    assert found.origin(0) == ((0, 0) if mode == "valid" else (1, 1))
+    assert found.crops[0].origin == ((0, 0) if mode == "valid" else (1, 1))
     fit = lstsq.fit(found.problem, lstsq.Options(), Run())
     assert_allclose(fit.kernel, KERNEL, atol=1e-9)
 

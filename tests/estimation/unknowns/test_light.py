@@ -4,33 +4,15 @@ import math
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
 
 from fastkernel._images.pairs import as_pairs
 from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
-from fastkernel.estimation.unknowns.light import (
-    LightFound,
-    decode,
-    decoded,
-    encode,
-    find_light,
-    white_of,
-)
+from fastkernel.estimation.unknowns.light import LightFound, find_light
 from tests import naive
+from tests.images.test_levels import srgb
 
 BLUR = np.full((3, 3), 1 / 9)
-
-
-def srgb(light):
-    """The standard's curve, pixel by pixel."""
-
-    def level(value):
-        if value <= 0.0031308:
-            return 12.92 * value
-        return 1.055 * value ** (1 / 2.4) - 0.055
-
-    return np.vectorize(level)(light)
 
 
 def made_in_light(stored, white):
@@ -46,17 +28,6 @@ def levels(rng):
 
 def light(source, result, shape=(5, 5)):
     return find_light(as_pairs(source, result, None), shape, Run())
-
-
-def test_the_curve_is_the_standards():
-    stored = np.arange(256, dtype=np.uint8)
-    assert_allclose(srgb(decode(stored, 255)), stored / 255, atol=1e-6)
-    assert_allclose(encode(decode(stored, 255), 255), stored, atol=1e-4)
-    assert decode(stored, 255).dtype == np.float32
-    fractions = np.linspace(0, 1, 7)
-    assert_allclose(srgb(decode(fractions, 1)), fractions, atol=1e-12)
-    assert decode(fractions, 1).dtype == np.float64
-    assert_allclose(encode(np.array([-1.0, 2.0]), 255), [0, 255])
 
 
 def test_linear_light_is_seen(levels):
@@ -82,13 +53,8 @@ def test_fractions_and_16_bits(levels):
 
 
 def test_numbers_that_are_no_levels_are_taken_as_they_stand(levels):
-    images = levels.astype(float), made_in_light(levels, 255)
-    found = light(*images)
+    found = light(levels.astype(float), made_in_light(levels, 255))
     assert (found.light, math.isnan(found.stored_rms), found.sure) == ("stored", True, False)
-    with pytest.raises(ValueError, match=r"light='srgb' needs a source of sRGB levels.*float64"):
-        decoded(as_pairs(*images, None)[0])
-    assert white_of(levels.astype(np.int32)) is None
-    assert white_of(np.array([0.0, 1.5])) is None
 
 
 def test_alike_keeps_the_plain_reading(levels):
@@ -99,12 +65,3 @@ def test_alike_keeps_the_plain_reading(levels):
 def test_a_known_variance_is_that_of_levels(levels):
     pair = Observed(levels, levels, source_variance=np.ones(levels.shape))
     assert find_light([pair], (3, 3), Run()).light == "stored"
-    with pytest.raises(ValueError, match="source_variance goes with light='stored'"):
-        decoded(pair)
-
-
-def test_decoding_keeps_masks(levels):
-    bad = levels > 200
-    pair = decoded(Observed(levels, levels, bad, ~bad))
-    assert pair.source_bad is bad
-    assert_allclose(srgb(pair.source), levels / 255, atol=1e-6)

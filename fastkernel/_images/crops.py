@@ -1,11 +1,13 @@
 """Images cropped so that their shapes fit a kernel: views, no copies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from fastkernel._images.pairs import in_memory
 from fastkernel._images.usable import Observed
-from fastkernel._typing import AnyArray, Shape
+from fastkernel._images.windows import Window, window_of_pair
+from fastkernel._typing import AnyArray, Boundary, Shape
 
 
 class Crop(NamedTuple):
@@ -24,6 +26,29 @@ class Crop(NamedTuple):
     def origin(self) -> Shape:
         """Where the first pixel that is left of the result stood in it."""
         return self.result[0].start, self.result[1].start
+
+    def then(self, other: "Crop") -> "Crop":
+        """Return the part of the images that another crop leaves of this one."""
+        return Crop(*(_within(*spans) for spans in zip(self, other, strict=True)))
+
+    def window(self, kernel_shape: Shape, boundary: Boundary | None) -> Window:
+        """Return which pixels of the whole images belong together, told by the parts' shapes.
+
+        Raises
+        ------
+        ValueError
+            As `window_of_pair`.
+        """
+        shapes = _shape(self.source), _shape(self.result)
+        return self.whole(window_of_pair(*shapes, kernel_shape, boundary))
+
+    def whole(self, window: Window) -> Window:
+        """Return a window of the parts as one of the whole images."""
+        return replace(
+            window,
+            source_origin=window.source_pixel(self.source[0].start, self.source[1].start),
+            result_origin=window.result_pixel(*self.origin),
+        )
 
     def of(self, images: Observed) -> Observed:
         """Return parts of two images, with what is known of their pixels."""
@@ -139,7 +164,7 @@ def move_crop(source_shape: tuple[int, ...], result_shape: tuple[int, ...], offs
     ValueError
         If nothing is left in common.
     """
-    if min(lost(source_shape, result_shape)) < 0 and offset != (0, 0):
+    if offset != (0, 0) and min(lost(source_shape, result_shape)) < 0:
         inside = fit_crop(source_shape, result_shape, (1, 1))
         source, (rows, cols) = move_crop(source_shape, source_shape, offset)
         top, left = inside.origin
@@ -162,18 +187,27 @@ def _later(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)
 
 
-def crops_of(
+def _within(outer: tuple[slice, slice], inner: tuple[slice, slice]) -> tuple[slice, slice]:
+    rows, cols = (_later(part, whole.start) for whole, part in zip(outer, inner, strict=True))
+    return rows, cols
+
+
+def _shape(spans: tuple[slice, slice]) -> Shape:
+    rows, cols = (span.stop - span.start for span in spans)
+    return rows, cols
+
+
+def crop_of(
     source_shape: tuple[int, ...],
     result_shape: tuple[int, ...],
     offset: Shape,
     kernel_shape: Shape | None,
-) -> list[Crop]:
+) -> Crop:
     """Return how a pair is cropped that was moved, and then to the shape of a kernel if any."""
-    crops = [move_crop(source_shape, result_shape, offset)]
-    if kernel_shape is not None:
-        left = [[span.stop - span.start for span in spans] for spans in crops[0]]
-        crops.append(fit_crop(tuple(left[0]), tuple(left[1]), kernel_shape))
-    return crops
+    crop = move_crop(source_shape, result_shape, offset)
+    if kernel_shape is None:
+        return crop
+    return crop.then(fit_crop(_shape(crop.source), _shape(crop.result), kernel_shape))
 
 
 def fitted_to(images: Observed, kernel_shape: Shape) -> Observed:
