@@ -64,7 +64,7 @@ def thinning(pair: Pair, kernel_shape: Shape, share: float) -> Thinning:
 _COLUMNS = 520
 
 # What jobs find is held until it is added, in bytes.
-_HELD = 24 << 20
+_HELD = 16 << 20
 
 # Share of a tile's pixels that are chosen, from which on all are multiplied.
 _DENSE = 0.5

@@ -22,11 +22,11 @@ from fastkernel.estimation.solvers.direct import Factor
 from fastkernel.estimation.solvers.penalties import Penalty
 from fastkernel.estimation.solvers.solution import Solution
 
-# Rows that are taken a column, and at the least: the equations are then right to about a tenth.
-_ROWS_A_COLUMN, _LEAST_ROWS = 400, 60_000
-
-# Readings of all pixels that are expected, and that are allowed.
-_READINGS, _MAX_READINGS = 7, 30
+# Rows that are taken a column, and how often all pixels are then read where there is noise: the
+# more rows, the nearer their equations are to those of all. So many rows are taken at the least.
+_READINGS = {400: 11, 800: 9, 1500: 8, 3000: 7}
+_LEAST_ROWS = 60_000
+_MAX_READINGS = 30
 
 # What a reading's multiply-add takes over that of products of rows, which stay in the cache.
 _READING_COST = 1.5
@@ -34,15 +34,15 @@ _READING_COST = 1.5
 # Condition number of the equations up to which the rounding of transforms is not seen in taps.
 _TRANSFORMED = 1e6
 
-# Share of the taps' size below which a correction is the last.
-_CORRECTED = 2e-11
+# Share of the taps' size below which a correction is the last: it leaves a twentieth of itself.
+_CORRECTED = 1e-9
 
 
 def share_of_rows(pairs: Sequence[Pair], kernel_shape: Shape, degree: int | None) -> float:
     """Return which share of single rows to take; 1 where all of them are the least work.
 
     All rows cost ``n**2 / 2`` multiply-adds each, with ``n = p*q + terms + 1``; some cost as much
-    each, and some readings of all pixels.
+    each, and readings of all pixels, of which the fewer are needed the more rows there are.
     """
     taps = math.prod(kernel_shape)
     size = taps + (0 if degree is None else len(terms_of(degree)[0])) + 1
@@ -51,12 +51,13 @@ def share_of_rows(pairs: Sequence[Pair], kernel_shape: Shape, degree: int | None
         for pair in pairs
         if not pair.even
     )
-    wanted = max(_ROWS_A_COLUMN * size, _LEAST_ROWS)
-    pixels = sum(pair.window.n_pixels for pair in pairs)
-    readings = _READINGS * _READING_COST * 2 * taps * pixels
-    if rows * size**2 / 2 <= wanted * size**2 / 2 + readings:
-        return 1.0
-    return wanted / rows
+    reading = _READING_COST * 2 * taps * sum(pair.window.n_pixels for pair in pairs)
+    costs = {rows: rows * size**2 / 2}
+    for each, readings in _READINGS.items():
+        wanted = max(each * size, _LEAST_ROWS)
+        costs.setdefault(wanted, wanted * size**2 / 2 + readings * reading)
+    least = min(costs, key=lambda count: costs[count])
+    return min(least / rows, 1.0) if rows else 1.0
 
 
 class _State(NamedTuple):
