@@ -338,3 +338,25 @@ def tables(result: dict[str, Any]) -> str:
         f"## Planted taps within two bars, {pairs} pairs of {SIDE}², {TAPS}×{TAPS}\n\n"
         f"{_bars(result)}\n\n## Clipping, {pairs} pairs\n\n{_clips(result)}"
     )
+
+
+def readme(result: dict[str, Any]) -> str:
+    head = ["pixels that do not count alike", "times those that do", "goal", "MiB", "off all rows"]
+    rows = [
+        [
+            f"{fit.label(cell)}, {cell['name']}",
+            report.figures(ratio(cell)),
+            "-" if cell["goal"] is None else f"≤ {cell['goal']:g}",
+            report.mebibytes(cell.get("memory", {}).get("peak")),
+            report.small(cell["difference"]),
+        ]
+        for cell in result["cells"]
+    ]
+    covered = ", ".join(
+        f"{row['name']} {_percent(row['asked']['covered'])}" for row in result["coverage"]
+    )
+    pairs = result["coverage"][0]["pairs"]
+    return (
+        f"{report.table(head, rows)}\n\nPlanted taps within two error bars, {pairs} pairs of each "
+        f"kind of noise: {covered}."
+    )

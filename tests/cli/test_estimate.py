@@ -564,7 +564,7 @@ def test_a_full_disk_behind_standard_output(pair):
     "more",
     [
         ["--method", "lad"],
-        ["--method", "richardson_lucy", "--num-iter", "400"],
+        pytest.param(["--method", "richardson_lucy", "--num-iter", "400"], marks=pytest.mark.jit),
         ["--nonnegative", "--unit-sum"],
         ["--ridge", "gcv"],
         ["--ridge", "smooth:0.01"],
@@ -610,6 +610,7 @@ def test_methods_that_do_not_go_together(pair, capsys, more, code, message):
     assert message in text
 
 
+@pytest.mark.jit
 def test_finds_the_size(tmp_path, capsys):
     source = data.camera()[100:220, 100:230]
     result = np.rint(ndimage.convolve(source.astype(float), np.full((3, 5), 1 / 15)))

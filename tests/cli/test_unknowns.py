@@ -51,6 +51,7 @@ def test_size_and_border(picture, capsys):
     assert_allclose(np.load("k.npy"), BLUR, atol=2e-3)
 
 
+@pytest.mark.jit
 def test_a_moved_result_with_gain_and_level(picture, capsys):
     after = 0.8 * same(picture, BLUR) + 15
     _, told = estimate(capsys, picture[12:, :-9], after[:-12, 9:], "-o", "k.npy")
@@ -62,6 +63,7 @@ def test_a_moved_result_with_gain_and_level(picture, capsys):
     assert_allclose(np.load("k.npy"), 0.8 * BLUR, atol=4e-3)
 
 
+@pytest.mark.jit
 def test_linear_light(picture, capsys):
     result = encode(same(decode(picture, 255), BLUR), 255)
     _, told = estimate(capsys, picture, result, "-o", "k.npy")
@@ -72,6 +74,7 @@ def test_linear_light(picture, capsys):
     assert "light: linear (sRGB decoded)\n" in told
 
 
+@pytest.mark.jit
 def test_clipped_pixels_are_left_out(picture, capsys):
     picture = (1.15 * picture).clip(0, 255).astype(np.uint8)
     after = same(picture, SHARP)
@@ -82,6 +85,7 @@ def test_clipped_pixels_are_left_out(picture, capsys):
     assert_allclose(np.load("k.npy"), SHARP, atol=3e-3)
 
 
+@pytest.mark.jit
 def test_clipped_light_is_left_out(picture, capsys):
     after = encode(same(decode(picture, 255), SHARP), 255)
     _, told = estimate(capsys, picture, after, "-o", "k.npy")
@@ -90,6 +94,7 @@ def test_clipped_light_is_left_out(picture, capsys):
     assert_allclose(np.load("k.npy"), SHARP, atol=3e-2)
 
 
+@pytest.mark.jit
 def test_colours(picture, capsys):
     colours = np.stack([picture, picture[::-1], picture[:, ::-1]], axis=-1)
     after = np.stack([same(colours[..., i], BLUR) for i in range(3)], axis=-1)
@@ -99,6 +104,7 @@ def test_colours(picture, capsys):
     assert "channels counted apart" in told
 
 
+@pytest.mark.jit
 def test_a_valid_pair_of_a_larger_kernel(picture, capsys):
     _, told = estimate(capsys, picture, naive.convolve(picture, np.pad(BLUR, 1)))
     assert told.startswith("3x5 kernel")
@@ -107,17 +113,20 @@ def test_a_valid_pair_of_a_larger_kernel(picture, capsys):
     assert "may be larger" not in told
 
 
+@pytest.mark.jit
 def test_strangers(picture, capsys, rng):
     _, told = estimate(capsys, picture, rng.integers(0, 256, picture.shape))
     assert "offset: not found: nothing in the result clearly goes with the source" in told
     assert "verdict: do not believe it" in told
 
 
+@pytest.mark.jit
 def test_what_made_the_border_is_none_of_the_rules(picture, capsys):
     _, told = estimate(capsys, picture[8:-8, 8:-8], same(picture, psf.box(5))[8:-8, 8:-8])
     assert "border: made by none of the rules that are known" in told
 
 
+@pytest.mark.jit
 def test_what_is_told_is_taken(picture, capsys):
     after = 0.8 * same(picture, BLUR) + 15
     _, told = estimate(capsys, picture, after, "--boundary", "mirror", "--background", "1")
@@ -134,6 +143,7 @@ def test_what_is_told_is_taken(picture, capsys):
     assert "moved up by 6 and to the right by 4" in told
 
 
+@pytest.mark.jit
 def test_as_json(picture, capsys):
     after = same(picture, BLUR)
     _, told = estimate(capsys, picture[5:], after[:-5], "--json")
@@ -144,6 +154,7 @@ def test_as_json(picture, capsys):
     assert found["smaller_ones_leave"] > 1
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [

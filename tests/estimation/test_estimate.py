@@ -288,6 +288,7 @@ def test_too_few_pixels_are_refused(rng):
         normal_equations(image, image[:4, :4], (5, 5)).solve()
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("boundary", ["circular", "mirror"])
 def test_finds_what_is_left_open(boundary, rng):
     source = rng.integers(10, 200, (90, 84)).astype(np.uint8)

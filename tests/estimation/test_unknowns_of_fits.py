@@ -122,6 +122,18 @@ def test_a_smaller_kernel_than_the_shapes_tell(mode, source):
     assert "smaller ones leave" in repr(fit)
 
 
+@pytest.mark.jit
+def test_a_kernel_too_large_for_equations_keeps_no_account_of_pixels(rng):
+    source = rng.integers(0, 256, (150, 140)).astype(np.uint8)
+    kernel = np.zeros((65, 64))
+    kernel[31:34, 29:34] = KERNEL
+    result = naive.filtered(source, KERNEL, "same", "circular")
+    fit = estimate_kernel(source, result, (65, 64), boundary="circular", light="auto")
+    assert (fit.used, fit.light, fit.boundary) == (None, "stored", "circular")
+    assert_allclose(fit.kernel, kernel, atol=1e-6)
+
+
+@pytest.mark.jit
 def test_everything_at_once(source):
     result = moved(np.rint(0.8 * naive.filtered(source, KERNEL, "same", "mirror") + 20))
     fit = estimate_kernel(

@@ -45,9 +45,11 @@ class Resolved:
 
     def of_whole(self, fit: KernelFit, given: Problem) -> KernelFit:
         """Return a fit of this problem as one of the images that were given."""
+        # Of all pairs or, where a method keeps no account of pixels, of none.
+        parts = zip(fit._fitted, given.images, self.crops, strict=bool(fit._fitted))
         fitted = (
             part.of_whole(images.source, images.result, crop.whole(part.window))
-            for part, images, crop in zip(fit._fitted, given.images, self.crops, strict=True)
+            for part, images, crop in parts
         )
         return replace(
             fit,

@@ -140,6 +140,7 @@ SHARP = np.zeros((5, 5))
 SHARP[1, 2], SHARP[2, 1], SHARP[2, 2], SHARP[3, 2] = 0.1, 0.2, 0.5, 0.2
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize(("kernel", "halved"), [(psf.gaussian((5, 5), 1.5), 0), (SHARP, 3)])
 def test_the_ridge_is_that_of_the_least_expected_error(kernel, halved, rng):
     """Of the shares of a penalty the one whose taps' variances and squared shifts are least."""
@@ -169,6 +170,7 @@ def test_the_ridge_is_that_of_the_least_expected_error(kernel, halved, rng):
     assert off < np.abs(estimate_kernel(noisy, result, 5).kernel - kernel).max()
 
 
+@pytest.mark.jit
 def test_bars_tell_that_a_source_has_no_detail(rng):
     """Where noise is all that could tell taps apart."""
     kernel, source = psf.gaussian((5, 5), 1.0), 50 + 0.1 * np.indices((60, 60)).sum(axis=0)

@@ -239,6 +239,7 @@ def test_progress_and_its_exceptions(rng):
         fit_large(pairs, (3, 3), 0.0, 1, stop)
 
 
+@pytest.mark.jit
 def test_datasets_are_read_too(rng):
     from shared import Dataset
 
