@@ -1,11 +1,12 @@
 """Point spread functions: the kernels of common blurs.
 
 All are float64, nowhere negative, and their sum is 1. ``disk`` and ``motion`` are exact: every
-pixel holds the area, or the length of line, that falls into it.
+pixel holds the area, or the length of line, that falls into it. ``gaussian``, ``moffat`` and
+``airy`` are sampled at the pixels' centres.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -14,10 +15,13 @@ import numpy as np
 from fastkernel._images.checks import as_number, as_positive, as_shape
 from fastkernel._typing import FloatArray, Shape
 
-__all__ = ["box", "disk", "gaussian", "motion"]
+__all__ = ["airy", "box", "disk", "gaussian", "moffat", "motion"]
 
 # Less than this share of a pixel beyond an odd size is rounding, and opens no new row or column.
 _ROUNDING = 1e-9
+
+# Of the Bessel function of the first kind and order 1.
+_FIRST_ZERO = 3.8317059702075125
 
 # Taps that are computed at a time: a few milliseconds, after which Ctrl-C is heard.
 _TAPS_AT_ONCE = 1 << 18
@@ -92,6 +96,129 @@ def gaussian(
     for first in range(0, p, rows):
         part = slice(first, first + rows)
         np.multiply.outer(lines[0][part], lines[1], out=found[part])
+    return found
+
+
+def moffat(shape: Shape | int, fwhm: float, beta: float) -> FloatArray:
+    r"""Return Moffat's profile, which stars have behind the atmosphere, sampled at the pixels.
+
+    .. math:: h(r) \propto \left(1 + r^2 / \alpha^2\right)^{-\beta}, \qquad
+              \alpha = \frac{\mathrm{fwhm}}{2 \sqrt{2^{1/\beta} - 1}}
+
+    Parameters
+    ----------
+    shape : (int, int) or int
+        Rows ``p`` and columns ``q``, in pixels; one integer stands for both.
+    fwhm : float
+        Full width at half the maximum, in pixels. Below about 1 the samples no longer are the
+        profile's integral over the pixels.
+    beta : float
+        How fast the wings fall: 2.5 to 5 for stars; a Gaussian's as it grows.
+
+    Returns
+    -------
+    (p, q) float64 array
+        The kernel around the middle, ``((p - 1) / 2, (q - 1) / 2)``; its sum is 1.
+
+    Raises
+    ------
+    TypeError
+        If ``fwhm`` or ``beta`` is not a number.
+    ValueError
+        If a size is not a positive integer, or ``fwhm`` or ``beta`` is not positive and finite.
+
+    References
+    ----------
+    A. F. J. Moffat, "A theoretical investigation of focal stellar images in the photographic
+    emulsion and application to photographic photometry", Astron. Astrophys. 3 (1969) 455-461.
+
+    Examples
+    --------
+    >>> moffat((1, 5), 2.0, 3.0).round(3)
+    array([[0.053, 0.224, 0.447, 0.224, 0.053]])
+    """
+    fwhm, beta = as_positive(fwhm, "fwhm"), as_positive(beta, "beta")
+    inverse = 2 * math.sqrt(math.expm1(math.log(2) / beta)) / fwhm
+
+    def logarithm(r: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", divide="ignore"):
+            return np.where(
+                r * inverse < 1e8, np.log1p((r * inverse) ** 2), 2 * np.log(r * inverse)
+            )
+
+    def profile(r: FloatArray, nearest: float) -> FloatArray:
+        # Relative to the nearest sample: far from a narrow peak all would vanish.
+        found = np.exp(beta * (logarithm(np.array(nearest)) - logarithm(r)))
+        return np.asarray(found)
+
+    return _sampled(shape, profile)
+
+
+def airy(shape: Shape | int, radius: float) -> FloatArray:
+    r"""Return Airy's pattern, the image of a point behind a round aperture, sampled at the pixels.
+
+    .. math:: h(r) \propto \left(\frac{2 J_1(v)}{v}\right)^2, \qquad v = 3.8317 \, r / R
+
+    Parameters
+    ----------
+    shape : (int, int) or int
+        Rows ``p`` and columns ``q``, in pixels; one integer stands for both.
+    radius : float
+        Radius ``R`` of the first dark ring, in pixels: 1.22 times the wavelength over the
+        aperture, times the focal length. Below about 2 the samples no longer are the pattern's
+        integral over the pixels.
+
+    Returns
+    -------
+    (p, q) float64 array
+        The kernel around the middle, ``((p - 1) / 2, (q - 1) / 2)``; its sum is 1. Rings beyond
+        the frame are cut off: they hold a sixth of the light beyond the first, and a tenth beyond
+        the second.
+
+    Raises
+    ------
+    TypeError
+        If ``radius`` is not a number.
+    ValueError
+        If a size is not a positive integer, ``radius`` is not positive and finite, or all pixels
+        lie where the pattern is dark.
+
+    References
+    ----------
+    G. B. Airy, "On the diffraction of an object-glass with circular aperture", Trans. Cambridge
+    Phil. Soc. 5 (1835) 283-291.
+
+    Examples
+    --------
+    >>> airy((1, 5), 2.0).round(3)
+    array([[0.   , 0.212, 0.576, 0.212, 0.   ]])
+    """
+    radius = as_positive(radius, "radius")
+    from scipy.special import j1  # slow to import
+
+    def profile(r: FloatArray, _: float) -> FloatArray:
+        v = _FIRST_ZERO / radius * r
+        return np.asarray(np.square(np.divide(2 * j1(v), v, out=np.ones_like(v), where=v > 0)))
+
+    found = _sampled(shape, profile)
+    if not np.isfinite(found[0, 0]):
+        msg = f"radius must be so large that light falls on a pixel's centre, got {radius}"
+        raise ValueError(msg)
+    return found
+
+
+def _sampled(shape: Shape | int, profile: Callable[[FloatArray, float], FloatArray]) -> FloatArray:
+    """Return a profile of the distance from the middle, which is also told the least there is."""
+    p, q = as_shape(shape, "shape", one_for_both=True)
+    down, across = (np.arange(n) - (n - 1) / 2 for n in (p, q))
+    nearest = math.hypot(np.abs(down).min(), np.abs(across).min())
+    found = np.empty((p, q))
+    rows = max(1, _TAPS_AT_ONCE // q)
+    for first in range(0, p, rows):
+        part = slice(first, first + rows)
+        found[part] = profile(np.hypot(down[part, None], across), nearest)
+    with np.errstate(invalid="ignore"):
+        found /= found.sum()
     return found
 
 

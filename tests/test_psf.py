@@ -54,6 +54,49 @@ def test_gaussian_of_the_published_form(rows, cols):
     assert_allclose(got, want / want.sum(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (5, 5), (4, 7)])
+@pytest.mark.parametrize(("fwhm", "beta"), [(2.6, 3.0), (4.0, 0.8), (1.5, 40.0)])
+def test_moffat(shape, fwhm, beta):
+    rows, cols = (n - (length - 1) / 2 for n, length in zip(np.indices(shape), shape, strict=True))
+    alpha = fwhm / 2 / math.sqrt(2 ** (1 / beta) - 1)
+    want = (1 + (rows**2 + cols**2) / alpha**2) ** -beta
+    assert_allclose(psf.moffat(shape, fwhm, beta), want / want.sum(), rtol=1e-12)
+
+
+def test_moffat_is_half_as_high_at_half_its_width_and_a_gaussian_in_the_end():
+    found = psf.moffat(9, 6, 2.5)
+    assert found[4, 7] == pytest.approx(found[4, 4] / 2, rel=1e-12)
+    width = 3 / math.sqrt(8 * math.log(2))
+    assert_allclose(psf.moffat(9, 3, 1e12), psf.gaussian(9, width), rtol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.1, 3, 1e300])
+def test_moffat_of_any_width(beta):
+    """Flat where it is wide, a power of the distance where it is narrow."""
+    assert_allclose(psf.moffat(4, 1e308, beta), np.full((4, 4), 1 / 16), rtol=1e-12)
+    squares = np.add.outer(*2 * [np.array([1.5, 0.5, 0.5, 1.5]) ** 2])
+    want = (squares / squares.min()) ** -beta
+    assert_allclose(psf.moffat(4, 1e-300, beta), want / want.sum(), rtol=1e-9)
+
+
+def test_airy_is_the_power_of_the_apertures_transform():
+    """Of a round aperture of radius ``a`` in a frame of ``n``: dark at 0.61 n / a."""
+    n, a = 2048, 100.0
+    place = np.arange(n) - n // 2
+    aperture = np.hypot(place[:, None], place) < a
+    field = np.abs(np.fft.fftshift(np.fft.fft2(aperture))) ** 2
+    part = field[n // 2 - 20 : n // 2 + 21, n // 2 - 20 : n // 2 + 21]
+    found = psf.airy(41, 1.21967 / 2 * n / a)
+    assert_allclose(found, part / part.sum(), atol=2e-3 * found.max())
+
+
+def test_airy_is_dark_on_its_ring():
+    found = psf.airy((1, 9), 4)[0]
+    assert abs(found[[0, 8]]).max() < 1e-25
+    assert found.sum() == pytest.approx(1, rel=1e-14)
+    assert_allclose(found, found[::-1], rtol=1e-14)
+
+
 def area_of_disk(radius, i, j):
     """Area of the disk inside the pixel (i, j) from its centre, by quadrature."""
 
@@ -183,6 +226,11 @@ CASES = {
     "length": (lambda: psf.motion(-3), ValueError, "length must be greater than 0, got -3"),
     "angle": (lambda: psf.motion(3, np.nan), ValueError, "angle must be finite, got nan"),
     "angle in words": (lambda: psf.motion(3, "up"), TypeError, "angle must be a number, got 'up'"),
+    "no seeing": (lambda: psf.moffat(3, 0, 3), ValueError, "fwhm must be greater than 0, got 0"),
+    "no wings": (lambda: psf.moffat(3, 2, np.nan), ValueError, "beta must be finite, got nan"),
+    "seeing": (lambda: psf.moffat(3, "2", 3), TypeError, "fwhm must be a number, got '2'"),
+    "aperture": (lambda: psf.airy(3, -1), ValueError, "radius must be greater than 0, got -1"),
+    "dark": (lambda: psf.airy(4, 1e-200), ValueError, "so large that light falls on a pixel's"),
     "radius": (lambda: psf.disk(0.0), ValueError, r"radius must be greater than 0, got 0\.0"),
     "radius NaN": (lambda: psf.disk(np.nan), ValueError, "radius must be finite, got nan"),
 }
