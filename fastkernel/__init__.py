@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "InverseFit": "estimation.inverse.inverse_kernel",
+    "KernelField": "estimation.fields.kernel_field",
     "KernelFit": "estimation.fit",
     "KernelShapeSelection": "estimation.unknowns.kernel_shape",
     "KernelStack": "estimation.stacks.kernel_stack",
@@ -23,6 +24,7 @@ _HOME = {
     "correlate": "convolution.convolve",
     "design_matrix": "convolution.matrix",
     "estimate_kernel": "estimation.estimate",
+    "estimate_kernel_field": "estimation.fields.estimate_kernel_field",
     "estimate_kernels": "estimation.stacks.estimate_kernels",
     "fftshift": "convolution.shift",
     "gcv_balance": "restoration.linear_filters",
@@ -38,6 +40,7 @@ _HOME = {
 
 __all__ = [
     "InverseFit",
+    "KernelField",
     "KernelFit",
     "KernelShapeSelection",
     "KernelStack",
@@ -51,6 +54,7 @@ __all__ = [
     "correlate",
     "design_matrix",
     "estimate_kernel",
+    "estimate_kernel_field",
     "estimate_kernels",
     "fftshift",
     "gcv_balance",
@@ -80,6 +84,10 @@ if TYPE_CHECKING:
     from fastkernel.estimation.equations.formed import normal_equations as normal_equations
     from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
     from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel
+    from fastkernel.estimation.fields.estimate_kernel_field import (
+        estimate_kernel_field as estimate_kernel_field,
+    )
+    from fastkernel.estimation.fields.kernel_field import KernelField as KernelField
     from fastkernel.estimation.fit import KernelFit as KernelFit
     from fastkernel.estimation.inverse.inverse_kernel import InverseFit as InverseFit
     from fastkernel.estimation.inverse.inverse_kernel import inverse_kernel as inverse_kernel

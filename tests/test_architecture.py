@@ -22,7 +22,8 @@ FLOORS = [
 ]
 # The floors inside the largest room.
 ESTIMATION = [{"problem", "display", "polynomial", "quality"}, {"solvers", "report"}, {"shown"}]
-ESTIMATION += [{"fit"}, {"equations"}, {"methods", "inverse", "stacks", "unknowns"}, {"estimate"}]
+ESTIMATION += [{"fit"}, {"equations"}, {"methods", "inverse", "stacks", "unknowns"}]
+ESTIMATION += [{"estimate", "fields"}, {"difference"}]
 
 MOST_LINES = 500
 MOST_ENTRIES = 12

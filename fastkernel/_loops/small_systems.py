@@ -189,29 +189,103 @@ def solve_stack(grams, taps, terms, ridge, work, sums, answers, errors, numbers)
 
 @_loop
 def mix_stack(weights, grams, out):
-    r"""Add mixtures of matrices to accumulators.
+    r"""Add mixtures of symmetric matrices to accumulators.
 
     Parameters
     ----------
     weights : (n, k) float64 array
         C order.
-    grams : (n, size) float64 array
-        Every row a matrix, C order.
-    out : (k, size) float64 array
-        Updated in place, C order.
+    grams : (n, m, m) float64 array
+        Read above the diagonal and on it, C order.
+    out : (k, m, m) float64 array
+        Updated in place above the diagonal and on it, C order.
 
     Notes
     -----
     .. math:: \mathrm{out}_k \mathrel{+}= \sum_n w_{nk} G_n
 
-    Cost: ``n * k`` multiply-adds an entry, in blocks that stay in the first-level cache.
+    Cost: ``n * k`` multiply-adds an entry, fewer where weights are 0.
     """
-    size = grams.shape[1]
-    for start in range(0, size, 256):
-        length = min(256, size - start)
+    n, m = grams.shape[0], grams.shape[1]
+    for i in range(m):
         for k in range(weights.shape[1]):
-            total = out[k][start : start + length]
-            for n in range(grams.shape[0]):
-                weight, row = weights[n, k], grams[n][start : start + length]
-                for c in range(length):
-                    total[c] += weight * row[c]
+            total, own = out[k, i][i:], weights[:, k]
+            for start in range(0, n - 3, 4):
+                a, b, c, d = own[start], own[start + 1], own[start + 2], own[start + 3]
+                if a != 0.0 or b != 0.0 or c != 0.0 or d != 0.0:
+                    one, two = grams[start, i][i:], grams[start + 1, i][i:]
+                    three, four = grams[start + 2, i][i:], grams[start + 3, i][i:]
+                    for j in range(m - i):
+                        total[j] += a * one[j] + b * two[j] + (c * three[j] + d * four[j])
+            for last in range(n - n % 4, n):
+                weight, row = own[last], grams[last, i][i:]
+                for j in range(m - i):
+                    total[j] += weight * row[j]
+
+
+@_loop
+def slide_products(x, kernel_shape, tile_shape, base, columns, edges, gram):
+    r"""Complete the products of all shifts of one image from those of the first shifts.
+
+    Parameters
+    ----------
+    x : (>= height + p - 1, >= width + q - 1) float64 array
+        The source, C order.
+    kernel_shape, tile_shape : (int, int)
+        ``(p, q)`` and ``(height, width)``, of the window.
+    base : (3, p, q) float64 array
+        What `lags.add_tile` finds.
+    columns : (2, >= q - 1, >= height + p - 1) float64 array
+        Overwritten.
+    edges : (3, >= width + q - 1) float64 array
+        Overwritten.
+    gram : (>= p * q, >= p * q) float64 array
+        Overwritten above the diagonal and on it.
+
+    Notes
+    -----
+    From one shift to the next what leaves the window is subtracted and what enters is added: a
+    column for shifts along a row, whose sums are kept, or a row.
+
+    Cost: about ``(height + width) * p * q * (p + q)`` multiply-adds.
+    """
+    (p, q), (height, width) = kernel_shape, tile_shape
+    # Columns as rows: those that leave, and those that enter.
+    for r in range(height + p - 1):
+        for c in range(q - 1):
+            columns[0, c, r] = x[r, c]
+            columns[1, c, r] = x[r, width + c]
+    for down in range(p):
+        for across in range(0 if down == 0 else 1 - q, q):
+            first, shifts = max(0, -across), q - abs(across)
+            total = base[1, down, across] if across >= 0 else base[2, down, -across]
+            n = shifts - 1
+            leave, enter, line = edges[0], edges[1], edges[2]
+            beyond = line[width:]
+            for side in range(2):
+                for c in range(n):
+                    one = columns[side, first + c][:height]
+                    other = columns[side, first + across + c][down : down + height]
+                    value = 0.0
+                    for r in range(height):
+                        value += one[r] * other[r]
+                    edges[side, c] = value
+            for i in range(p - down):
+                if i > 0:
+                    one, other = x[i - 1][first:], x[i - 1 + down][first + across :]
+                    below = x[i - 1 + height][first:]
+                    beside = x[i - 1 + height + down][first + across :]
+                    for c in range(width + n):
+                        line[c] = below[c] * beside[c] - one[c] * other[c]
+                    for c in range(width):
+                        total += line[c]
+                    for c in range(n):
+                        leave[c] += line[c]
+                        enter[c] += beyond[c]
+                a = i * q + first
+                b = a + down * q + across
+                value = total
+                gram[a, b] = value
+                for j in range(1, shifts):
+                    value += enter[j - 1] - leave[j - 1]
+                    gram[a + j, b + j] = value

@@ -3,11 +3,12 @@
 Data go one way. Arguments become what is fitted (`problem.Problem`), what is asked of the kernel
 (the ``Options`` of a method) and how the work runs (`Run`); images become sums over their pixels
 (`equations`); sums become taps (`solvers`); taps become the answer (`fit.fit_of`). `estimate`
-holds `estimate_kernel`, `methods` what its ``method=`` chooses from, `inverse` the inverse
-kernels, `display` figures and tables of answers.
+holds `estimate_kernel`, `methods` what its ``method=`` chooses from, `fields` kernels that vary
+over the image, `stacks` those of many small pairs, `inverse` the inverse kernels, `display` figures
+and tables of answers.
 
-Comes in: images, shapes, options. Goes out: `KernelFit`, `NormalEquations`, `InverseFit`. May
-import: `convolution`, `_images`, `_machine`, `_loops`; within, from the lower of `problem`,
-`display`, `polynomial` and `quality`, `solvers`, `fit`, `equations`, `methods` and `inverse`,
-`estimate`.
+Comes in: images, shapes, options. Goes out: `KernelFit`, `KernelField`, `KernelStack`,
+`NormalEquations`, `InverseFit`. May import: `convolution`, `_images`, `_machine`, `_loops`; within,
+from the lower of `problem`, `display`, `polynomial` and `quality`, `solvers`, `fit`, `equations`,
+`methods`, `inverse` and `stacks`, `estimate` and `fields`.
 """

@@ -1,121 +1,331 @@
-"""Corrections that make the fit of tiles that of pixels, where the difference can be seen."""
+r"""Corrections that make the fit of tiles the fit of pixels, where the difference would be seen.
 
-import math
-from collections.abc import Sequence
+Tiles take the functions of position to be constant inside them. The equations of pixels,
+
+.. math:: \sum_t w_t\, \phi_j(t)\, x_{t+a}\, r_t = 0, \qquad
+          r_t = y_t - \sum_l \phi_l(t)\, (c_l * x)_t,
+
+are never formed: passes over the pixels apply them, and conjugate gradients with the equations of
+tiles as a preconditioner solve them in a few.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair
-from fastkernel._images.windows import Window
+from fastkernel._loops import lags, stencil
+from fastkernel._machine import lapack
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import split
-from fastkernel._typing import FloatArray
-from fastkernel.convolution.convolve import convolved
-from fastkernel.estimation.equations.background import terms_of
-from fastkernel.estimation.equations.sweeps import View, sweep
-from fastkernel.estimation.fields.field_sums import Frame, tiles_of
-from fastkernel.estimation.polynomial import values_of
+from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares
+from fastkernel._typing import AnyArray, FloatArray
+from fastkernel.estimation.equations import gathering_engines as engines
+from fastkernel.estimation.fields.field_equations import Asked, Solved
+from fastkernel.estimation.fields.field_sums import background_lines, tiles_of
 
-# Rows that are read at a time, and tiles that tell whether corrections can be seen.
-_STRIP_ROWS, _LOOKED_AT = 256, 24
+_EPS = float(np.finfo(np.float64).eps)
 
-# Share of the residual that the polynomials' course inside a tile may make up.
-_SEEN = 0.05
+# The change of the prediction, in standard deviations of the noise, below which it is not worth a
+# pass: no tap at any place is then biased by more than this part of its own standard error.
+SEEN = 0.3
 
+# Tiles that tell how much corrections would change.
+_LOOKED_AT = 48
 
-def part_of(window: Window, top: int, left: int, height: int, width: int) -> Window:
-    """Return the window of a part of another's outputs."""
-    source, result = window.source_pixel(top, left), window.result_pixel(top, left)
-    return Window(source, result, (height, width), window.boundary)
+# Passes of conjugate gradients, and fresh starts with a residual that rounding has not reached.
+_MAX_PASSES, _MAX_STARTS = 25, 3
 
-
-def tiles_show(
-    pair: Pair, coefficients: FloatArray, frame: Frame, tile: int, residual_rms: float, run: Run
-) -> bool:
-    """Tell whether what tiles leave out, the polynomials' course in them, is seen in the residual."""
-    tiles = tiles_of(pair.window.shape, tile)
-    chosen = tiles[:: max(1, len(tiles) // _LOOKED_AT)]
-    total = pixels = 0.0
-    for top, left, height, width in chosen:
-        window = part_of(pair.window, top, left, height, width)
-        row, col = window.result_origin
-        rows, cols = np.arange(height)[:, None] + row, np.arange(width) + col
-        values = frame.values(rows, cols)
-        course = values - values.mean(axis=(1, 2), keepdims=True)
-        off = np.zeros((height, width))
-        for value, taps in zip(course, coefficients, strict=True):
-            off += value * convolved(pair.source, taps, window, 1)
-        total += float(np.sum(off**2))
-        pixels += height * width
-    return math.sqrt(total / pixels) > _SEEN * residual_rms
+# The change of the prediction, as a part of the result, that is rounding.
+_ROUNDING = 1e-10
 
 
-def varying_residual(
-    pair: Pair,
-    coefficients: FloatArray,
-    background: FloatArray | None,
-    frame: Frame,
-    run: Run,
-) -> tuple[FloatArray, FloatArray, float]:
-    r"""Return what a varying kernel leaves, as sums over pixels.
+class _Passed(NamedTuple):
+    """Sums over what a varying kernel leaves, by shift; the background's by degree."""
+
+    moments: FloatArray
+    beside: FloatArray
+    energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class _PassJob:
+    """What a varying kernel leaves of some tiles.
+
+    Attributes
+    ----------
+    pair : Pair
+        Of images in memory.
+    tiles : sequence of tiles
+        Parts of its window.
+    taps : (terms, p, q) float64 array
+        Those of every function of position, by shift.
+    numbers : pair of lists of int
+        Which functions of the row and of the column every term is the product of.
+    lines : pair of (functions, n) float64 arrays
+        The functions along the window's rows and columns.
+    back : pair of (functions, n) float64 arrays
+        Those by which what is left is summed.
+    sky : pair of (degree + 1, n) float64 arrays
+        The background's polynomials along them.
+    background : (degree + 1, degree + 1) float64 array
+        Its coefficients.
+    alone : bool
+        Whether the result is taken to be zero.
+    """
+
+    pair: Pair
+    tiles: Sequence[Tile]
+    taps: FloatArray
+    numbers: tuple[list[int], list[int]]
+    lines: tuple[FloatArray, FloatArray]
+    back: tuple[FloatArray, FloatArray]
+    sky: tuple[FloatArray, FloatArray]
+    background: FloatArray
+    alone: bool = False
+
+    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> _Passed:
+        (source, _, window, *_), (_, p, q) = self.pair, self.taps.shape
+        dtype = np.dtype(np.float64)
+        lanes, sums = (
+            lags.vector_lanes(dtype),
+            scratch.array("sums", lags.sums_shape((p, q), dtype)),
+        )
+        out = np.zeros((len(self.taps), lags.KINDS, p, q))
+        beside, energy = np.zeros(self.background.shape), 0.0
+        for tile in self.tiles:
+            if stopped():
+                break
+            top, left, height, width = tile
+            cols = width + q - 1
+            x = scratch.array("x", (height + p - 1, stencil.row_length(cols, dtype)))
+            load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
+            rest = scratch.array("rest", (height, width))
+            other = scratch.array("other", (height, -(-width // lanes) * lanes + lanes))
+            self._leave(x, self._parts(self.lines, tile), (top, left), scratch, rest)
+            weights = scratch.array("weights", (height, width))
+            self.pair.load_weights(top, left, weights)
+            weights *= rest
+            energy += float(np.vdot(weights, rest))
+            down, across = (
+                line[:, start : start + n]
+                for line, start, n in zip(self.sky, (top, left), (height, width), strict=True)
+            )
+            beside += down @ weights @ across.T
+            for number, rows, columns in self._parts(self.back, tile):
+                np.multiply(weights, columns, out=other[:, :width])
+                other[:, :width] *= rows[:, None]
+                lags.add_tile(x, other, (height, width), False, sums, out[number])
+        return _Passed(out[:, 0], beside, energy)
+
+    def _parts(
+        self, lines: tuple[FloatArray, FloatArray], tile: Tile
+    ) -> list[tuple[int, FloatArray, FloatArray]]:
+        """Return the terms that are not zero in a tile, with their functions there."""
+        (top, left, height, width), (down, across) = tile, lines
+        found = []
+        for number, (i, j) in enumerate(zip(*self.numbers, strict=True)):
+            rows, columns = down[i, top : top + height], across[j, left : left + width]
+            if rows.any() and columns.any():
+                found.append((number, rows, columns))
+        return found
+
+    def _leave(
+        self,
+        x: FloatArray,
+        parts: list[tuple[int, FloatArray, FloatArray]],
+        place: tuple[int, int],
+        scratch: Scratch,
+        rest: FloatArray,
+    ) -> None:
+        """Write what the kernel and the background leave of a tile into ``rest``."""
+        (height, width), window = rest.shape, self.pair.window
+        if self.alone:
+            rest.fill(0.0)
+        else:
+            load(self.pair.result, window.result_pixel(*place), window.boundary, rest)
+        made = scratch.array("made", (height, width))
+        for number, rows, columns in parts:
+            stencil.correlate_tile(x, (0, 0), self.taps[number], (height, width), made, 0, 0)
+            np.multiply(made, columns, out=made)
+            np.multiply(made, rows[:, None], out=made)
+            rest -= made
+        down, across = (
+            line[:, start : start + n]
+            for line, start, n in zip(self.sky, place, (height, width), strict=True)
+        )
+        if self.background.any():
+            rest -= down.T @ (self.background @ across)
+
+
+class _Passes:
+    """Passes over the pixels of a pair, in terms of what is solved for."""
+
+    def __init__(self, pair: Pair, asked: Asked, found: Solved, run: Run) -> None:
+        self.pair, self.asked, self.found, self.run = pair, asked, found, run
+        (top, left), (height, width) = pair.window.result_origin, pair.window.shape
+        frame = asked.frame
+        self.lines = frame.line(0, np.arange(height) + top), frame.line(1, np.arange(width) + left)
+        self.sky, self.degrees = background_lines(pair.window.shape, asked.background)
+
+    def job(
+        self,
+        unknowns: FloatArray,
+        tiles: Sequence[Tile],
+        lines: tuple[FloatArray, FloatArray],
+        back: tuple[FloatArray, FloatArray],
+        *,
+        alone: bool = False,
+    ) -> _PassJob:
+        """Return the work of a pass."""
+        taps, beside = self.asked.unknowns.values(unknowns)
+        background = np.zeros((len(self.sky[0]), len(self.sky[1])))
+        background[self.degrees[:, 0], self.degrees[:, 1]] = beside
+        return _PassJob(
+            self.pair,
+            tiles,
+            np.ascontiguousarray(taps[:, ::-1].reshape(-1, *self.asked.kernel_shape)),
+            self.asked.frame.numbers,
+            lines,
+            back,
+            self.sky,
+            background,
+            alone,
+        )
+
+    def constant(self, place: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return lines of functions that have the values of a place everywhere."""
+        down, across = (
+            np.repeat(self.asked.frame.line(axis, place[axis])[:, None], line.shape[1], axis=1)
+            for axis, line in enumerate(self.lines)
+        )
+        return down, across
+
+    def scores(self, moments: FloatArray, beside: AnyArray) -> FloatArray:
+        """Return sums of a pass by what is solved for."""
+        by_tap = moments[:, ::-1, ::-1].reshape(len(moments), -1)
+        sky = beside[self.degrees[:, 0], self.degrees[:, 1]]
+        return np.concatenate([self.asked.unknowns.seen(by_tap), sky])
+
+    def __call__(self, unknowns: FloatArray, *, alone: bool = False) -> tuple[FloatArray, float]:
+        """Return the scores of what coefficients leave, and its energy.
+
+        The scores are less what belongs to the penalty; ``alone`` those of no result at all.
+        """
+        shape = self.pair.window.shape
+        tiles = Tiles(shape, engines.direct_tile_shape("float", shape[1]))
+        jobs = [
+            self.job(unknowns, part, self.lines, self.lines, alone=alone)
+            for part in shares(tiles, engines.MAX_JOBS)
+        ]
+        parts = list(run_jobs(jobs, Scratch, self.run.workers))
+        moments, beside, energies = zip(*parts, strict=True)
+        scores, energy = self.scores(sum(moments), sum(beside)), float(sum(energies))
+        if self.found.beside_pixels is not None:
+            scores -= self.found.beside_pixels @ unknowns
+        return scores, energy
+
+
+def bias_of_tiles(passes: _Passes, places: FloatArray) -> float:
+    """Estimate the squared change of the prediction by what tiles leave out, by the weights.
+
+    Were the solution the truth, without noise, tiles would be off it by what the course of the
+    functions inside them adds to the scores. That is found for some tiles of all; the square of
+    the sum over all follows from pairs of them, and is not taken to be less than if tiles knew
+    nothing of each other.
+    """
+    tiles, found = tiles_of(passes.pair.window.shape, passes.asked.tile), passes.found
+    known = np.flatnonzero(np.isfinite(places[:, 0]))
+    some = min(_LOOKED_AT, len(known))
+    chosen = np.random.default_rng(0).choice(known, some, replace=False)
+    jobs = []
+    for number in chosen:
+        flat = passes.constant(places[number])
+        jobs += [
+            passes.job(found.unknowns, [tiles[number]], lines, flat, alone=True)
+            for lines in (passes.lines, flat)
+        ]
+    parts = list(run_jobs(jobs, Scratch, passes.run.workers))
+    scores = np.array([passes.scores(part.moments, part.beside) for part in parts])
+    off = lapack.solve_lower(found.factor.lower, (scores[::2] - scores[1::2]).T)
+    each, together = float(np.sum(off**2)), float(np.sum(off.sum(axis=1) ** 2))
+    if some == len(known):
+        return together
+    more = len(known) / some
+    both = (together - each) * more * (len(known) - 1) / (some - 1)
+    return more * each + max(both, 0.0)
+
+
+def corrected(
+    pair: Pair, asked: Asked, found: Solved, places: FloatArray, n_pixels: int, run: Run
+) -> tuple[FloatArray, float]:
+    """Return the solution of the equations of pixels, and the energy that it leaves.
 
     Parameters
     ----------
     pair : Pair
         Of images in memory.
-    coefficients : (terms, p, q) float64 array
-        Of the taps.
-    background : (d + 1, d + 1) float64 array or None
-        By degree.
-    frame : Frame
-        The polynomials of the taps.
+    asked : Asked
+        What is fitted.
+    found : Solved
+        The solution of the equations of tiles, their factor the preconditioner.
+    places : (tiles, 2) float64 array
+        Where tiles were taken to stand.
+    n_pixels : int
+        Pixels that are fitted.
     run : Run
         How. The answer is the same bit for bit.
 
-    Returns
-    -------
-    moments : (terms, p * q) float64 array
-        By tap: :math:`\sum_t w_t r_t \phi_j(t) x_{t+a}`.
-    beside : (background terms,) float64 array
-        The residual times the background's polynomials.
-    energy : float
-        Of the residual, by the weights.
+    Notes
+    -----
+    Where the noise would hide what tiles leave out, the solution is theirs: with the bias ``d`` of
+    the coefficients, the matrix ``A`` and the variance ``s**2`` of the residual, no sum of
+    coefficients is off by more than ``sqrt(d @ A @ d) / s`` of its standard errors.
     """
-    terms, p, q = coefficients.shape
-    height, width = pair.window.shape
-    degree = -1 if background is None else len(background) - 1
-    names = terms_of(degree) if degree >= 0 else ([], [])
-    down, across = (values_of(n, max(degree, 0)).T for n in pair.window.shape)
-    moments, beside, energy = np.zeros((terms, p, q)), np.zeros(len(names[0])), 0.0
-    for top, bottom in split(height, _STRIP_ROWS):
-        window = part_of(pair.window, top, 0, bottom - top, width)
-        row, col = window.result_origin
-        values = frame.values(np.arange(bottom - top)[:, None] + row, np.arange(width) + col)
-        inside = slice(row, row + bottom - top), slice(col, col + width)
-        left = np.array(pair.result[inside], np.float64)
-        for value, taps in zip(values, coefficients, strict=True):
-            left -= value * convolved(pair.source, taps, window, run.workers)
-        if background is not None:
-            left -= down[:, top:bottom].T @ (background @ across)
-        weights = np.empty(left.shape)
-        pair.load_weights(top, 0, weights)
-        weights *= left
-        energy += float(np.sum(weights * left))
-        for k, (i, j) in enumerate(zip(*names, strict=True)):
-            beside[k] += down[i, top:bottom] @ (weights @ across[j])
-        own = Window(window.source_origin, (0, 0), window.shape, window.boundary)
-        parts = [Pair(pair.source, value * weights, own) for value in values]
-        moments += _correlations(parts, (p, q), run)
-    return moments[:, ::-1, ::-1].reshape(terms, -1), beside, energy
+    freedom = max(n_pixels - len(found.unknowns), 1)
+    passes = _Passes(pair, asked, found, run)
+    if bias_of_tiles(passes, places) <= SEEN**2 * found.energy / freedom:
+        return found.unknowns, found.energy
+    unknowns, rounding = found.unknowns, _ROUNDING**2 * found.hidden / (4 * _EPS)
+    for start in range(_MAX_STARTS + 1):
+        scores, energy = passes(unknowns)
+        ahead = found.factor.solve(scores)
+        bound = max(SEEN**2 * energy / freedom, rounding)
+        if start == _MAX_STARTS or float(scores @ ahead) <= bound:
+            break
+        unknowns = unknowns + _step(passes, scores, ahead, energy, freedom, rounding)
+    return unknowns, max(energy, found.hidden * _EPS)
 
 
-def _correlations(pairs: Sequence[Pair], shape: tuple[int, int], run: Run) -> FloatArray:
-    """Return the correlations of results with their sources, by shift, one a pair."""
-
-    def act(_: View, __: bool | None) -> bool:
-        return True
-
-    out = np.zeros((len(pairs), *shape))
-    for number, moments, _ in sweep(pairs, np.zeros(shape), act, run):
-        out[number] += moments
-    return out
+def _step(
+    passes: _Passes,
+    scores: FloatArray,
+    ahead: FloatArray,
+    energy: float,
+    freedom: int,
+    rounding: float,
+) -> FloatArray:
+    """Return the change of the unknowns that removes their scores, by conjugate gradients."""
+    total, direction = np.zeros(len(scores)), ahead
+    size = float(scores @ ahead)
+    for _ in range(_MAX_PASSES):
+        # Scores of a direction without a result are those of its prediction, turned round.
+        image = -passes(direction, alone=True)[0]
+        curvature = float(direction @ image)
+        if not curvature > 0:
+            break
+        length = size / curvature
+        total, scores, energy = (
+            total + length * direction,
+            scores - length * image,
+            energy - length * size,
+        )
+        ahead = passes.found.factor.solve(scores)
+        size, last = float(scores @ ahead), size
+        # Half of what may be seen: the preconditioner is not quite the matrix.
+        if size <= max(SEEN**2 * energy / freedom / 4, rounding):
+            break
+        direction = ahead + size / last * direction
+    return total

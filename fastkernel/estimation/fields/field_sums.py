@@ -1,7 +1,7 @@
 r"""What the tiles of a pair say of a kernel that varies.
 
-With the kernel :math:`k(\rho, \gamma) = \sum_j \phi_j(\rho, \gamma)\, c_j`, and the polynomials
-taken to be constant inside a tile, the equations of the coefficients are sums over tiles
+With the kernel :math:`k(\rho, \gamma) = \sum_j \phi_j(\rho, \gamma)\, c_j`, and the functions of
+position taken to be constant inside a tile, the equations of the coefficients are sums over tiles
 
 .. math:: H_{jl} = \sum_T \phi_j(T)\, \phi_l(T)\, X_T^T W X_T
 
@@ -11,89 +11,89 @@ so that a tile's own equations, found as those of a constant kernel, are all tha
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.polynomial.legendre import legval
-from scipy.ndimage import uniform_filter
 
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair, refuse_unusable
-from fastkernel._loops import small_systems
+from fastkernel._loops import lags, small_systems, stencil
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, run_jobs, shares
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.equations.chosen_rows import Choice, RowsJob
+from fastkernel.estimation.fields.frame import Frame
 from fastkernel.estimation.polynomial import values_of
 
 # Tiles whose equations are mixed together, in bytes, and what all jobs hold before it is added.
-_MIXED, _HELD = 4 << 20, 48 << 20
+_MIXED, _HELD = 4 << 20, 56 << 20
 
+# The least side of tiles to ask for, and how many along a side tell error bars to some percent.
+LEAST_TILE, _LEAST_TILES = 8, 8
 
-class Frame(NamedTuple):
-    """Where positions are counted: the result's rows and columns go from -1 to 1.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Of the result.
-    degree : int
-        Of the polynomials.
-    """
-
-    shape: Shape
-    degree: int
-
-    def values(self, rows: Any, cols: Any) -> FloatArray:
-        """Return the polynomials at places of the result, (terms, ...)."""
-        places = np.broadcast_arrays(np.asarray(rows, float), np.asarray(cols, float))
-        u, v = (
-            (2 * place - (n - 1)) / max(n - 1, 1)
-            for place, n in zip(places, self.shape, strict=True)
-        )
-        units = np.eye(self.degree + 1)
-        down, across = ([legval(x, unit) for unit in units] for x in (u, v))
-        return np.array([down[i] * across[j] for i, j in zip(*terms_of(self.degree), strict=True)])
-
-    @property
-    def terms(self) -> int:
-        """How many polynomials there are."""
-        return len(terms_of(self.degree)[0])
+# Pixels along a side of the blocks by which the light of a tile is found.
+_BLOCK = 4
 
 
 class FieldSums(NamedTuple):
-    """Sums over tiles, mixed by products of polynomials.
+    """Sums over tiles, mixed by products of functions of position.
 
     Attributes
     ----------
     mixed : (terms * (terms + 1) / 2, m, m) float64 array
         For ``j <= l``, row by row: the products of the columns of a design matrix of shifts, the
-        background and the result, ``m = p * q + background terms + 1``.
+        background and the result, ``m = p * q + background terms + 1``; above the diagonal and on
+        it.
     noise : (terms * (terms + 1) / 2, p * q) float64 array
         What the source's noise adds to the diagonal, by shift.
     n_pixels : int
         Pixels that are fitted.
     total_weight : float
         Sum of their weights.
+    places : (tiles, 2) float64 array
+        Row and column of the result at which every tile was taken to stand; NaN for one none of
+        whose pixels are fitted.
     """
 
     mixed: FloatArray
     noise: FloatArray
     n_pixels: int
     total_weight: float
+    places: FloatArray
+
+    def changed(self, other: "FieldSums", sign: int) -> "FieldSums":
+        """Return the sums with another's pixels, or (-1) without them."""
+        return FieldSums(
+            self.mixed + sign * other.mixed,
+            self.noise + sign * other.noise,
+            self.n_pixels + sign * other.n_pixels,
+            self.total_weight + sign * other.total_weight,
+            self.places,
+        )
 
 
 def tiles_of(window_shape: Shape, tile: int) -> list[Tile]:
-    """Return tiles of nearly one size."""
+    """Return tiles of nearly one size, smaller where there would be few of them."""
+    counts = [max(round(n / tile), min(_LEAST_TILES, n)) for n in window_shape]
     edges = [
-        np.linspace(0, n, max(round(n / tile), 1) + 1).astype(int).tolist() for n in window_shape
+        np.linspace(0, n, count + 1).astype(int).tolist()
+        for n, count in zip(window_shape, counts, strict=True)
     ]
     return [
         (top, left, bottom - top, right - left)
         for top, bottom in zip(edges[0], edges[0][1:], strict=False)
         for left, right in zip(edges[1], edges[1][1:], strict=False)
     ]
+
+
+def background_lines(
+    window_shape: Shape, degree: int | None
+) -> tuple[tuple[FloatArray, FloatArray], AnyArray]:
+    """Return a background's polynomials by row and by column, and which make every term."""
+    degrees = [] if degree is None else list(zip(*terms_of(degree), strict=True))
+    rows, cols = (np.ascontiguousarray(values_of(n, degree or 0).T) for n in window_shape)
+    return (rows, cols), np.array(degrees, np.intp).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,72 +106,91 @@ class _TilesJob:
     frame: Frame
     lines: tuple[FloatArray, FloatArray]
     degrees: AnyArray
+    known: FloatArray | None
 
-    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> tuple[FloatArray, ...]:
+    def __call__(
+        self, scratch: Scratch, stopped: Callable[[], bool]
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         (p, q), terms = self.kernel_shape, self.frame.terms
         m, mixtures = p * q + len(self.degrees) + 1, terms * (terms + 1) // 2
-        out, noise = np.zeros((mixtures, m * m)), np.zeros((mixtures, p * q))
-        together = max(1, _MIXED // (8 * m * m))
+        out, noise = np.zeros((mixtures, m, m)), np.zeros((mixtures, p * q))
+        together = min(max(1, _MIXED // (8 * m * m)), len(self.tiles))
         grams, energies = np.zeros((together, m, m)), np.zeros((together, p * q))
-        weights, count = np.zeros((together, mixtures)), 0
+        places = np.full((len(self.tiles), 2), np.nan)
         first, second = np.triu_indices(terms)
+        waiting: list[int] = []
         for number, tile in enumerate(self.tiles):
             if stopped():
                 break
-            place = self._gather(tile, grams[count], energies[count], scratch)
-            if place is not None:
-                values = self.frame.values(*place)
-                weights[count] = values[first] * values[second]
-                count += 1
-            if count == together or (count and number == len(self.tiles) - 1):
-                small_systems.mix_stack(
-                    np.ascontiguousarray(weights[:count]), grams[:count].reshape(count, -1), out
-                )
-                noise += weights[:count].T @ energies[:count]
-                count = 0
-        return out, noise
+            count = len(waiting)
+            light = self._gather(tile, grams[count], energies[count], scratch)
+            if light is not None:
+                places[number] = light if self.known is None else self.known[number]
+                waiting.append(number)
+            if len(waiting) == together or (waiting and number == len(self.tiles) - 1):
+                values = self.frame.values(*places[waiting].T)
+                weights = np.ascontiguousarray((values[first] * values[second]).T)
+                small_systems.mix_stack(weights, grams[: len(waiting)], out)
+                noise += weights.T @ energies[: len(waiting)]
+                waiting = []
+        return out, noise, places
 
     def _gather(
         self, tile: Tile, gram: FloatArray, energies: FloatArray, scratch: Scratch
     ) -> tuple[float, float] | None:
         """Fill in a tile's equations; return where its light stands, None where none is fitted."""
-        (source, result, window, used, *_), (p, q) = self.pair, self.kernel_shape
+        (_, result, window, used, *_) = self.pair
         top, left, height, width = tile
         inside = slice(top, top + height), slice(left, left + width)
         fitted = height * width if used is None else int(np.count_nonzero(used[inside]))
         if not fitted:
             return None
-        y = np.empty((height, width))
+        lanes, terms = lags.vector_lanes(np.dtype(np.float64)), len(self.degrees)
+        answers = scratch.array("answers", (terms + 1, height, -(-width // lanes) * lanes + lanes))
+        y = answers[-1, :, :width]
         load(result, window.result_pixel(top, left), window.boundary, y)
         whole = self.pair.weights is None and 2 * fitted > y.size
         if whole:
-            x = scratch.array("x", (1, height + p - 1, width + q - 1))
-            load(source, window.source_pixel(top, left), window.boundary, x[0])
-            answers = np.empty((1, len(self.degrees) + 1, height, width))
             down, across = (
                 line[:, start : start + n]
                 for line, start, n in zip(self.lines, (top, left), (height, width), strict=True)
             )
             for k, (i, j) in enumerate(self.degrees):
-                answers[0, k] = np.outer(down[i], across[j])
-            answers[0, -1] = y
-            line = scratch.array("line", (width + q - 1,))
-            small_systems.gather_stack(x, answers, (p, q), line, gram[None])
-            gram[:] = np.triu(gram)
+                np.outer(down[i], across[j], out=answers[k, :, :width])
+            self._sum(tile, answers, gram, scratch)
         if not whole or fitted < y.size:
             choice: Choice = "left out" if whole else "fitted"
-            job = RowsJob(
-                self.pair, (p, q), [tile], self.lines, self.degrees, choice, thinning=None
-            )
-            rows = np.triu(job(scratch, _never))
+            what = (self.pair, self.kernel_shape, [tile], self.lines, self.degrees)
+            rows = RowsJob(*what, choice, thinning=None)(scratch, _never)
             gram[:] = gram - rows if whole else rows
-        weights = np.empty((height, width))
+        weights = scratch.array("tile weights", (height, width))
         self.pair.load_weights(top, left, weights)
         if self.pair.source_variance is not None:
             energies[:] = self._noise(tile, weights)
-        row, col = _centroid(y, weights)
-        place = self.pair.window.result_pixel(top, left)
+        if self.known is not None:
+            return 0.0, 0.0
+        row, col = _light(y, weights)
+        place = window.result_pixel(top, left)
         return place[0] + row, place[1] + col
+
+    def _sum(self, tile: Tile, answers: FloatArray, gram: FloatArray, scratch: Scratch) -> None:
+        """Write the products of the shifts of a whole tile, and with what they are to explain."""
+        (top, left, height, width), (p, q) = tile, self.kernel_shape
+        dtype, window, taps = np.dtype(np.float64), self.pair.window, p * q
+        cols = width + q - 1
+        x = scratch.array("tile", (height + p - 1, stencil.row_length(cols, dtype)))
+        load(self.pair.source, window.source_pixel(top, left), window.boundary, x[:, :cols])
+        sums = scratch.array("sums", lags.sums_shape((p, q), dtype))
+        for k, answer in enumerate(answers):
+            found = np.zeros((lags.KINDS, p, q))
+            last = k == len(answers) - 1
+            lags.add_tile(x, answer, (height, width), last, sums, found)
+            gram[:taps, taps + k] = found[0].ravel()
+        columns = scratch.array("sides", (2, max(q - 1, 1), height + p - 1))
+        edges = scratch.array("edges", (3, cols))
+        small_systems.slide_products(x, (p, q), (height, width), found, columns, edges, gram)
+        flat = answers[:, :, :width].reshape(len(answers), -1)
+        gram[taps:, taps:] = flat @ flat.T
 
     def _noise(self, tile: Tile, weights: FloatArray) -> FloatArray:
         """Return the sums of the weights times the source's variance, by shift."""
@@ -190,25 +209,42 @@ def _never() -> bool:
     return False
 
 
-def _centroid(y: FloatArray, weights: FloatArray) -> tuple[float, float]:
+def _light(y: FloatArray, weights: FloatArray) -> tuple[float, float]:
     """Return where what a tile tells of the kernel stands: at its light, or in its middle.
 
-    Detail tells of a kernel, not sky: what sticks out of twice the median, a few pixels wide.
+    Detail tells of a kernel, not sky: what the blocks of a few pixels vary by more than twice as
+    much as most of them.
     """
-    height, width = y.shape
     total = weights.sum()
     heed = weights * (y - np.sum(weights * y) / total) ** 2
-    heed = uniform_filter(heed, 5, mode="constant")
-    heed = np.maximum(heed - 2 * np.median(heed), 0) + 1e-9 * heed.max()
-    total = heed.sum()
+    # A row for every block, 1 at its pixels.
+    down, across = (
+        (np.arange(n) // _BLOCK == np.arange(-(-n // _BLOCK))[:, None]).astype(np.float64)
+        for n in y.shape
+    )
+    blocks = down @ heed @ across.T
+    blocks = np.maximum(blocks - 2 * np.median(blocks), 0) + 1e-9 * blocks.max()
+    total = blocks.sum()
     if not (total > 0 and math.isfinite(total)):
-        return (height - 1) / 2, (width - 1) / 2
-    rows, cols = heed.sum(axis=1) / total, heed.sum(axis=0) / total
-    return float(rows @ np.arange(height)), float(cols @ np.arange(width))
+        return (y.shape[0] - 1) / 2, (y.shape[1] - 1) / 2
+    row, col = (
+        float(share @ (part @ np.arange(n) / part.sum(axis=1)))
+        for share, part, n in (
+            (blocks.sum(axis=1) / total, down, y.shape[0]),
+            (blocks.sum(axis=0) / total, across, y.shape[1]),
+        )
+    )
+    return row, col
 
 
 def field_sums(
-    pair: Pair, kernel_shape: Shape, frame: Frame, tile: int, degree: int | None, run: Run
+    pair: Pair,
+    kernel_shape: Shape,
+    frame: Frame,
+    tile: int,
+    degree: int | None,
+    run: Run,
+    places: FloatArray | None = None,
 ) -> FieldSums:
     """Gather the equations of a field.
 
@@ -219,34 +255,42 @@ def field_sums(
     kernel_shape : (int, int)
         ``(p, q)``, in pixels.
     frame : Frame
-        The polynomials of the taps.
+        The functions of which taps are sums.
     tile : int
         Side of the tiles, in pixels.
     degree : int or None
         Of the background, None for none.
     run : Run
         How. The answer is the same bit for bit.
+    places : (tiles, 2) float64 array, optional
+        Where tiles are taken to stand; at their light if None.
 
     Raises
     ------
     ValueError
         If a pixel that is used is not finite.
     """
-    window, terms = pair.window, frame.terms
-    degrees = [] if degree is None else list(zip(*terms_of(degree), strict=True))
-    table = np.array(degrees, np.intp).reshape(-1, 2)
-    rows, cols = (np.ascontiguousarray(values_of(n, degree or 0).T) for n in window.shape)
+    terms, tiles = frame.terms, tiles_of(pair.window.shape, tile)
+    lines, table = background_lines(pair.window.shape, degree)
     m, mixtures = math.prod(kernel_shape) + len(table) + 1, terms * (terms + 1) // 2
     most = int(min(max(_HELD // (8 * mixtures * m * m), 2), 64))
+    parts = shares(tiles, most)
+    known = [None] * len(parts) if places is None else _alike(places, parts)
     jobs = [
-        _TilesJob(pair, kernel_shape, part, frame, (rows, cols), table)
-        for part in shares(tiles_of(window.shape, tile), most)
+        _TilesJob(pair, kernel_shape, part, frame, lines, table, where)
+        for part, where in zip(parts, known, strict=True)
     ]
-    mixed, noise = np.zeros((mixtures, m * m)), np.zeros((mixtures, math.prod(kernel_shape)))
+    mixed, noise = np.zeros((mixtures, m, m)), np.zeros((mixtures, math.prod(kernel_shape)))
+    lights = []
     with np.errstate(over="ignore", invalid="ignore"):
-        for found, energies in run_jobs(jobs, Scratch, run.workers, run.progress):
+        for found, energies, light in run_jobs(jobs, Scratch, run.workers, run.progress):
             mixed += found
             noise += energies
-    grams = mixed.reshape(mixtures, m, m)
-    refuse_unusable([pair], grams[0], grams[0], float(grams[0, -1, -1]))
-    return FieldSums(grams, noise, pair.n_pixels, pair.total_weight)
+            lights.append(light)
+    refuse_unusable([pair], mixed, noise, 0.0)
+    return FieldSums(mixed, noise, pair.n_pixels, pair.total_weight, np.concatenate(lights))
+
+
+def _alike(places: FloatArray, parts: Sequence[Sequence[Tile]]) -> list[FloatArray]:
+    """Return places in the same parts as tiles."""
+    return np.split(places, np.cumsum([len(part) for part in parts])[:-1])

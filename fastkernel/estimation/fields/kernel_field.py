@@ -10,87 +10,85 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import linalg
 
-from fastkernel._images.borders import load
-from fastkernel._images.checks import as_boundary, as_image, as_kernel_shape, as_workers
-from fastkernel._images.masks import parted
-from fastkernel._images.usable import as_mask
+from fastkernel._images.checks import as_boundary, as_kernel_shape, as_shape, as_workers
 from fastkernel._images.windows import Window, window_of_pair
-from fastkernel._loops import design_rows
-from fastkernel._machine.tiles import split
-from fastkernel._typing import BoolArray, Border, FloatArray, Shape
-from fastkernel.convolution.convolve import convolved
+from fastkernel._machine import lapack
+from fastkernel._typing import BoolArray, Border, Boundary, FloatArray, Shape
 from fastkernel.estimation.display.fields import plot_field
 from fastkernel.estimation.display.figures import text_and_figure
 from fastkernel.estimation.equations.normal_equations import NO_ARCHIVE, centred_taps
-from fastkernel.estimation.fields.field_sums import Frame
-from fastkernel.estimation.polynomial import polynomial_image
+from fastkernel.estimation.fields.field_files import as_fields
+from fastkernel.estimation.fields.frame import Frame
+from fastkernel.estimation.fields.unknowns import Unknowns
+from fastkernel.estimation.fields.varying import Varying, as_variance, whitening, with_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Rows that are predicted at a time: with all terms of degree 2 some tens of megabytes.
-_STRIP_ROWS = 256
-
-# Side of the parts in which a variance takes the kernel to be constant.
-_PART = 64
-
-_SHAPES = ("shape", "source_shape")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class KernelField:
-    r"""A kernel that varies over the image: every tap a polynomial of position.
+    r"""A kernel that varies over the image: every tap a function of position.
 
-    Positions are rows and columns of the result that was fitted, ``shape``. The polynomials are
-    products :math:`P_i(\rho) P_j(\gamma)` of Legendre's with ``i + j`` up to ``degree``, with
-    :math:`\rho` and :math:`\gamma` from -1 at the first to 1 at the last row and column.
+    Places are rows and columns of the result that was fitted, ``shape``. The functions of position
+    are products :math:`P_i(\rho) P_j(\gamma)` of Legendre polynomials with ``i + j`` up to
+    ``degree``, with :math:`\rho` and :math:`\gamma` from -1 at the first to 1 at the last row and
+    column; or for a ``grid`` one a cell, 1 in its middle and linear from there to its neighbours'.
 
     Attributes
     ----------
     coefficients : (terms, p, q) float64 array
-        Of every polynomial, ``i`` slow and ``j`` quick, in result units per source unit.
-    degree, scale_degree : int
-        Of the taps, and of their sum.
-    shape, source_shape : (int, int)
-        Rows and columns of the result, and of the source.
+        Of every polynomial, ``i`` slow and ``j`` quick, or the kernel in the middle of every cell,
+        row by row; in result units per source unit.
+    degree : int
+        Of the polynomials.
+    grid : (int, int) or None
+        Cells down and across, in place of polynomials.
+    scale_degree : int
+        Degree of the sum of the taps.
+    shape, source_shape, fitted_shape : (int, int)
+        Rows and columns of the result, of the source, and of the kernel that was fitted, which is
+        larger than ``kernel_shape`` after `crop`.
     residual_rms : float
         Root mean square of result less prediction over the fitted pixels, by their weights, in
-        result units; as far as the kernel is constant in a tile.
+        result units.
     condition_number : float
         Of the equations of all coefficients, in the 1-norm.
     n_pixels : int
         Pixels that were fitted.
     background : (d + 1, d + 1) float64 array or None
         As that of `KernelFit`; a constant is a matrix too.
-    used : bool array or None
+    used : bool array
         Which pixels of the result were fitted, of its shape.
-    factor, columns, variance_scale
-        What standard errors follow from: the lower Cholesky factor of the equations, what each of
-        their unknowns adds to the taps of every polynomial, (terms * p * q, unknowns), and the
-        variance of the residual.
     boundary : str or None
         The border rule that was fitted with.
     ridge : float
-        The penalty that was used.
+        The penalty that was used, in squared source units.
+    factor, turn, scales, noise_variance
+        What standard errors follow from: the lower Cholesky factor of the equations, the columns
+        of which taps are sums, the rows of which their scale is one, and the variance of the
+        residual (NaN where they are not known).
     """
 
     coefficients: FloatArray
     degree: int
+    grid: Shape | None
     scale_degree: int
     shape: Shape
     source_shape: Shape
+    fitted_shape: Shape
     residual_rms: float
     condition_number: float
     n_pixels: int
     background: FloatArray | None
     used: BoolArray
+    boundary: Boundary | None
+    ridge: float
     factor: FloatArray
-    columns: FloatArray
-    variance_scale: float
-    boundary: str | None = None
-    ridge: float = 0.0
+    turn: FloatArray
+    scales: FloatArray
+    noise_variance: float
 
     @property
     def kernel_shape(self) -> Shape:
@@ -100,7 +98,7 @@ class KernelField:
 
     @property
     def _frame(self) -> Frame:
-        return Frame(self.shape, self.degree)
+        return Frame(self.shape, self.degree, self.grid)
 
     def kernel_at(self, row: float, col: float) -> FloatArray:
         """Return the kernel at a place of the result.
@@ -128,15 +126,16 @@ class KernelField:
         Returns
         -------
         (p, q) float64 array
-            In units of the kernel; they cover noise, not what the polynomials cannot follow. NaN
-            with a smooth penalty or noise in the source, where they are not known.
+            In units of the kernel. They cover noise that is independent from pixel to pixel and
+            alike (with weights: of variances that are their inverses), not what the functions of
+            position cannot follow. NaN where the source has noise of its own: they are not known.
         """
-        terms, taps = len(self.coefficients), self.coefficients[0].size
-        values = self._frame.values(row, col)
-        mixed = np.tensordot(values, self.columns.reshape(terms, taps, -1), 1)
-        white = linalg.solve_triangular(self.factor, mixed.T, lower=True)
-        variance = self.variance_scale * np.sum(white**2, axis=0)
-        return np.sqrt(variance).reshape(self.kernel_shape)
+        unknowns = Unknowns(self.turn, self.scales, 0)
+        columns = unknowns.at(self._frame.values(row, col))
+        beside = np.zeros((len(self.factor) - unknowns.of_taps, len(columns)))
+        white = lapack.solve_lower(self.factor, np.concatenate([columns.T, beside]))
+        variance = self.noise_variance * np.sum(white**2, axis=0)
+        return np.asarray(np.sqrt(variance).reshape(self.kernel_shape))
 
     def scale_at(self, row: ArrayLike, col: ArrayLike) -> FloatArray:
         """Return the sum of the taps, the photometric scale, at places of the result.
@@ -194,10 +193,10 @@ class KernelField:
 
         Notes
         -----
-        As many convolutions with constant kernels as there are polynomials, a strip of rows at a
-        time.
+        As many convolutions with constant kernels as there are polynomials, or for a grid at most
+        four, a strip of rows at a time.
         """
-        image, bad = _with_mask(source, source_mask)
+        image, bad = with_mask(source, source_mask)
         rule = self.boundary if boundary is None else as_boundary(boundary)
         if image.shape != self.source_shape:
             msg = (
@@ -205,32 +204,10 @@ class KernelField:
             )
             raise ValueError(msg)
         window = self._window(rule)
-        (top, left), (height, width) = window.result_origin, window.shape
         out = np.full(self.shape, np.nan)
-        threads, (p, q) = as_workers(workers), self.kernel_shape
-        cols = np.arange(width) + left
-        for first, last in split(height, _STRIP_ROWS):
-            strip = Window(
-                window.source_pixel(first, 0),
-                window.result_pixel(first, 0),
-                (last - first, width),
-                window.boundary,
-            )
-            rows = np.arange(first, last)[:, None] + top
-            values = self._frame.values(rows, cols)
-            total = np.zeros(strip.shape)
-            for value, taps in zip(values, self.coefficients, strict=True):
-                total += value * convolved(image, taps, strip, threads)
-            if bad is not None:
-                used = np.ones(strip.shape, np.uint8)
-                around = np.empty((last - first + p - 1, width + q - 1), np.uint8)
-                load(bad, strip.source_origin, strip.boundary, around)
-                lines = np.empty((last - first, width + q - 1), np.uint8)
-                design_rows.spread(around, (p, q), lines, used)
-                total[used == 0] = np.nan
-            out[top + first : top + last, left : left + width] = total
-        if background and self.background is not None:
-            out += polynomial_image(self.background, window.shape, (-top, -left), self.shape)
+        sky = self.background if background else None
+        varying = Varying(self.coefficients, self._frame, window, sky)
+        varying.convolve(image, bad, out, as_workers(workers))
         return out
 
     def residual(
@@ -263,7 +240,7 @@ class KernelField:
         TypeError, ValueError
             As `predict`, for either image.
         """
-        image, bad = _with_mask(result, mask, "result", "mask")
+        image, bad = with_mask(result, mask, "result", "mask")
         if image.shape != self.shape:
             msg = f"result must have the shape {self.shape} that was fitted, got {image.shape}"
             raise ValueError(msg)
@@ -272,15 +249,23 @@ class KernelField:
             left[bad] = np.nan
         return left
 
-    def variance(self, source_variance: ArrayLike, result_variance: ArrayLike = 0.0) -> FloatArray:
+    def variance(
+        self,
+        source_variance: ArrayLike,
+        result_variance: ArrayLike = 0.0,
+        *,
+        workers: int | None = None,
+    ) -> FloatArray:
         """Return the variance of `residual`: that of the result and of the convolved source.
 
         Parameters
         ----------
-        source_variance : float or (m, n) array_like
+        source_variance : float or (m, n) array_like of real numbers
             Of the source's pixels, in squared source units.
         result_variance : float or array_like of the result's shape, optional
             Of the result's pixels, in squared result units.
+        workers : int, optional
+            Threads to use, every usable core when None.
 
         Returns
         -------
@@ -290,28 +275,74 @@ class KernelField:
 
         Raises
         ------
-        ValueError
-            If a variance has another shape than its image.
+        TypeError, ValueError
+            If a variance is no real number, or has another shape than its image.
         """
+        noise = as_variance(source_variance, "source_variance", self.source_shape)
+        own = as_variance(result_variance, "result_variance", self.shape)
         window = self._window(self.boundary)
-        noise = np.broadcast_to(np.asarray(source_variance, np.float64), self.source_shape)
-        own = np.broadcast_to(np.asarray(result_variance, np.float64), self.shape)
+        (top, left), (height, width) = window.result_origin, window.shape
+        inside = slice(top, top + height), slice(left, left + width)
         out = np.full(self.shape, np.nan)
-        for top, bottom in split(window.shape[0], _PART):
-            for left, right in split(window.shape[1], _PART):
-                row, col = window.result_pixel(top, left)
-                shape = bottom - top, right - left
-                place = window.source_pixel(top, left)
-                part = Window(place, (row, col), shape, window.boundary)
-                kernel = self.kernel_at(row + (shape[0] - 1) / 2, col + (shape[1] - 1) / 2)
-                inside = slice(row, row + shape[0]), slice(col, col + shape[1])
-                out[inside] = convolved(noise, kernel**2, part, 1) + own[inside]
+        out[inside] = own[inside]
+        varying = Varying(self.coefficients, self._frame, window, None)
+        varying.add_variance(noise, out, as_workers(workers))
         return out
+
+    def decorrelation(
+        self,
+        row: float,
+        col: float,
+        source_variance: float,
+        result_variance: float,
+        *,
+        shape: Shape | int | None = None,
+    ) -> FloatArray:
+        r"""Return the kernel that makes the noise of `residual` white around a place.
+
+        Parameters
+        ----------
+        row, col : float
+            The place, in pixels of the result.
+        source_variance, result_variance : float
+            Of a pixel's noise there, in squared units of each, not both 0.
+        shape : (int, int) or int, optional
+            Odd, in pixels; about twice the kernel's when None.
+
+        Returns
+        -------
+        `shape` float64 array
+            Even in both directions, of sum 1: convolved with it, the residual keeps its scale.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a variance is not a number of at least 0, both are 0, or ``shape`` is even.
+
+        Notes
+        -----
+        With the kernel's transform :math:`\hat K`, the sum of its taps ``s`` and the variances
+        ``V`` of the source and ``W`` of the result, the transform of the kernel is [1]_
+
+        .. math:: \hat\psi = \sqrt{\frac{W + s^2 V}{W + |\hat K|^2 V}} .
+
+        References
+        ----------
+        .. [1] D. J. Reiss, R. H. Lupton, "Implementation of Image Difference Decorrelation", LSST
+           Data Management Technical Note DMTN-021 (2016).
+        """
+        if shape is None:
+            p, q = self.kernel_shape
+            shape = 4 * (p // 2) + 1, 4 * (q // 2) + 1
+        return whitening(self.kernel_at(row, col), source_variance, result_variance, shape)
 
     def _window(self, boundary: Any) -> Window:
         """Return which pixels of the result can be predicted."""
-        source, result = (np.broadcast_to(0.0, shape) for shape in (self.source_shape, self.shape))
-        return window_of_pair(source, result, self.kernel_shape, boundary)
+        window = window_of_pair(self.source_shape, self.shape, self.fitted_shape, boundary)
+        # What `crop` dropped, by shift.
+        (p, q), (rows, cols) = self.kernel_shape, self.fitted_shape
+        origin = window.source_pixel(rows // 2 - p // 2, cols // 2 - q // 2)
+        return replace(window, source_origin=origin)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the field to an .npz file, without pickle.
@@ -356,16 +387,10 @@ class KernelField:
         try:
             with np.load(content, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
-            found = {n: v if v.ndim and n not in _SHAPES else v.tolist() for n, v in found.items()}
-            values: dict[str, Any] = {n: tuple(v) if n in _SHAPES else v for n, v in found.items()}
-            field = cls(**values)
-            if field.coefficients.shape[0] != field._frame.terms:
-                msg = f"{field.coefficients.shape[0]} polynomials of degree {field.degree}"
-                raise ValueError(msg)
+            return cls(**as_fields(found))
         except NO_ARCHIVE as reason:
             msg = f"{str(path)!r} does not hold a field saved by fastkernel: {reason}"
             raise ValueError(msg) from reason
-        return field
 
     def crop(self, kernel_shape: Shape | int) -> Self:
         """Return the field with fewer taps around the centre tap; the others are dropped.
@@ -386,14 +411,9 @@ class KernelField:
             If ``kernel_shape`` does not fit inside.
         """
         taps = centred_taps(self.kernel_shape, as_kernel_shape(kernel_shape))
-        terms, (rows, cols) = len(self.coefficients), taps.shape
-        flat = self.coefficients.reshape(terms, -1)[:, taps.ravel()]
-        columns = self.columns.reshape(terms, -1, self.columns.shape[1])[:, taps.ravel()]
-        return replace(
-            self,
-            coefficients=flat.reshape(terms, rows, cols),
-            columns=columns.reshape(-1, self.columns.shape[1]),
-        )
+        flat = self.coefficients.reshape(len(self.coefficients), -1)
+        coefficients = flat[:, taps.ravel()].reshape(-1, *taps.shape)
+        return replace(self, coefficients=coefficients, turn=self.turn[taps.ravel()])
 
     def plot(self, grid: Shape = (5, 5)) -> Figure:
         """Draw kernels over the frame, their widths and directions, and the scale.
@@ -414,36 +434,23 @@ class KernelField:
         ImportError
             If matplotlib is not installed (the extra "plot").
         """
-        return plot_field(self, grid)
+        return plot_field(self, as_shape(grid, "grid", one_for_both=True))
 
     def __repr__(self) -> str:
         (p, q), (rows, cols) = self.kernel_shape, self.shape
+        kind = f"degree {self.degree}"
+        if self.grid is not None:
+            kind = "{}×{} cells".format(*self.grid)
         middle = float(self.scale_at((rows - 1) / 2, (cols - 1) / 2))
-        return "\n  ".join(
-            [
-                f"KernelField of degree {self.degree}, kernels {p}×{q}, over {rows}×{cols} pixels",
-                f"sum of the taps in the middle: {middle:.6g}, of degree {self.scale_degree}",
-                f"residual: {self.residual_rms:.4g} rms over {self.n_pixels} pixels",
-                f"condition number: {self.condition_number:.2g}",
-            ]
-        )
+        lines = [
+            f"KernelField of {kind}, kernels {p}×{q}, over {rows}×{cols} pixels",
+            f"taps sum to {middle:.6g} in the middle, a polynomial of degree {self.scale_degree}",
+            f"residual: {self.residual_rms:.4g} rms over {self.n_pixels} pixels",
+            f"condition number: {self.condition_number:.2g}",
+        ]
+        if self.ridge:
+            lines.append(f"ridge: {self.ridge:.4g}")
+        return "\n  ".join(lines)
 
     def _repr_html_(self) -> str:
         return text_and_figure(repr(self), self.plot)
-
-
-def _with_mask(
-    value: ArrayLike, mask: ArrayLike | None, name: str = "source", mask_name: str = "source_mask"
-) -> tuple[FloatArray, BoolArray | None]:
-    """Return an image whose bad pixels are zeros, and where these are; None for none."""
-    pixels, bad = parted(value)
-    image = as_image(pixels, name)
-    if mask is not None:
-        given = as_mask(mask, mask_name, image.shape)
-        bad = given if bad is None else bad | given
-    if image.dtype.kind == "f":
-        wrong = ~np.isfinite(image)
-        bad = wrong if bad is None else bad | wrong
-    if bad is None or not bad.any():
-        return image, None
-    return np.where(bad, 0, image), bad

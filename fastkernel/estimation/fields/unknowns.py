@@ -1,0 +1,81 @@
+"""What the equations of a field are solved for: coefficients of taps, of their sum, of the sky."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastkernel._typing import FloatArray
+from fastkernel.estimation.fields.frame import Frame
+
+# Columns whose sums are below this share of their lengths have none.
+_NO_SUM = 1e-12
+
+
+class Unknowns(NamedTuple):
+    """The numbers that are solved for, as coordinates of the taps of every function of position.
+
+    The taps of every function are a sum of orthonormal columns, of which the first alone has a
+    sum: those of the others are unknown for every function, that of the first is restricted to
+    what the scale may be. The coefficients of the background come last.
+
+    Attributes
+    ----------
+    turn : (p * q, b) float64 array
+        The columns, by tap.
+    scales : (s, terms) float64 array
+        Rows of coefficients that span the scales to choose from.
+    beside : int
+        Coefficients of the background.
+    """
+
+    turn: FloatArray
+    scales: FloatArray
+    beside: int
+
+    @classmethod
+    def of(
+        cls, taps: int, basis: FloatArray | None, frame: Frame, scale_degree: int, beside: int
+    ) -> "Unknowns":
+        """Return the unknowns of kernels of so many taps, or of an orthonormal basis."""
+        whole = np.eye(taps) if basis is None else basis
+        sums = whole.sum(axis=0)
+        if not np.abs(sums).max() > _NO_SUM:
+            still = np.column_stack([np.zeros(taps), whole])
+            return cls(still, np.zeros((0, frame.terms)), beside)
+        # What is orthogonal to the sums of the columns has none.
+        turn = whole @ np.linalg.qr(sums[:, None], mode="complete")[0]
+        return cls(turn, frame.polynomials(scale_degree), beside)
+
+    @property
+    def of_taps(self) -> int:
+        """How many of them belong to the taps."""
+        scales, terms = self.scales.shape
+        return int(terms * (self.turn.shape[1] - 1) + scales)
+
+    def values(self, unknowns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the taps of every function, (terms, p * q), and the background's coefficients."""
+        (scales, terms), n = self.scales.shape, self.of_taps
+        still = unknowns[: n - scales].reshape(terms, self.turn.shape[1] - 1)
+        turned = np.column_stack([unknowns[n - scales : n] @ self.scales, still])
+        return turned @ self.turn.T, unknowns[n:]
+
+    def seen(self, taps: FloatArray) -> FloatArray:
+        """Return the transpose of `values` at (..., terms, p * q) taps, (..., of_taps)."""
+        turned = taps @ self.turn
+        n = self.of_taps - len(self.scales)
+        still = turned[..., 1:].reshape(*taps.shape[:-2], n)
+        return np.concatenate([still, turned[..., 0] @ self.scales.T], axis=-1)
+
+    def form(self, matrix: FloatArray) -> FloatArray:
+        """Return a symmetric form of taps, (terms, p * q, terms, p * q), as one of unknowns."""
+        terms, taps = matrix.shape[:2]
+        half = self.seen(matrix).reshape(terms * taps, -1)
+        return self.seen(np.ascontiguousarray(half.T).reshape(-1, terms, taps))
+
+    def at(self, values: FloatArray) -> FloatArray:
+        """Return the taps at a place as columns of a matrix, by the functions there."""
+        still = self.turn[:, None, 1:] * values[:, None]
+        scale = self.turn[:, :1] * (self.scales @ values)
+        return np.concatenate(
+            [still.reshape(len(self.turn), self.of_taps - len(self.scales)), scale], axis=1
+        )
