@@ -1,5 +1,7 @@
 """Estimation of a kernel that varies over the image."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 from typing import Any
