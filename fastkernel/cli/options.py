@@ -1,13 +1,12 @@
 """The options of the command, as argparse reads them."""
 
 import argparse
-import math
-import re
 from collections.abc import Sequence
 from typing import NoReturn, get_args
 
 from fastkernel import __version__
 from fastkernel._typing import Symmetry
+from fastkernel.cli import values
 from fastkernel.cli.errors import UsageError
 from fastkernel.cli.kernels import FORMS
 
@@ -34,6 +33,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_apply(commands.add_parser("apply", help="convolve an image file with a kernel"))
     _add_restore(commands.add_parser("restore", help="undo a known blur of an image file"))
     _add_invert(commands.add_parser("invert", help="find the kernel that undoes another"))
+    _add_match(commands.add_parser("match", help="subtract two image files of one scene"))
     doctor = commands.add_parser("doctor", help="show versions, processor, cache and licences")
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show tracebacks of errors")
@@ -54,14 +54,14 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
     add(
         "-k",
         "--size",
-        type=_size,
+        type=values.size,
         metavar="P[xQ]",
         help="kernel size in taps: 5, or rows x columns as in 7x9; without it all that is not told "
         "is found: the size, up to 15, the offset, the background and the border",
     )
     add(
         "--offset",
-        type=_offset,
+        type=values.offset,
         metavar="ROWS,COLS",
         help="by how many pixels RESULT was moved down and to the right, as in 5,-3 (or "
         "--offset=-5,3); or auto",
@@ -107,10 +107,10 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--drop-alpha", action="store_true", help="ignore the alpha channel of the files")
-    add("--workers", type=_count, metavar="N", help="threads (all cores)")
+    add("--workers", type=values.count, metavar="N", help="threads (all cores)")
     add(
         "--max-pixels",
-        type=_count,
+        type=values.count,
         default=2**28,
         metavar="N",
         help="refuse larger images before decoding them (%(default)s)",
@@ -188,26 +188,31 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--balance",
-        type=_balance,
+        type=values.balance,
         metavar="X",
         help="of --method wiener: weight of smoothness, or gcv to choose it (the default)",
     )
-    add("--num-iter", type=_count, metavar="N", help="of --method richardson-lucy: iterations (50)")
+    add(
+        "--num-iter",
+        type=values.count,
+        metavar="N",
+        help="of --method richardson-lucy: iterations (50)",
+    )
     add(
         "--tol",
-        type=_penalty,
+        type=values.penalty,
         metavar="X",
         help="of --method richardson-lucy: stop at this relative change",
     )
     add(
         "--damping",
-        type=_penalty,
+        type=values.penalty,
         metavar="X",
         help="of --method richardson-lucy: weight of total variation, as in 0.002",
     )
     add(
         "--noise",
-        type=_noise,
+        type=values.noise,
         metavar="X",
         help="of --method richardson-lucy: stop where the blur fits as well as noise of this "
         "standard deviation allows, in units of IMAGE (of light from 0 to 1 with --transfer "
@@ -222,7 +227,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--epsilon",
-        type=_penalty,
+        type=values.penalty,
         metavar="X",
         help="of --method inverse: added to the spectrum (1e-5)",
     )
@@ -249,7 +254,7 @@ def _add_invert(parser: argparse.ArgumentParser) -> None:
     add("kernel", metavar="KERNEL", help=FORMS)
     add(
         "--size",
-        type=_size,
+        type=values.size,
         required=True,
         metavar="P[xQ]",
         help="size of the inverse in taps: 9, or rows x columns as in 9x15",
@@ -262,7 +267,7 @@ def _add_invert(parser: argparse.ArgumentParser) -> None:
         help="lstsq: least squares (the default); matrix: the row at the centre of the "
         "pseudo-inverse of the filtering matrix; fft: division of spectra",
     )
-    add("--ridge", type=_penalty, default=0.0, metavar="X", help="penalty on large taps (0)")
+    add("--ridge", type=values.penalty, default=0.0, metavar="X", help="penalty on large taps (0)")
     add(
         "--boundary",
         choices=BOUNDARIES,
@@ -279,7 +284,83 @@ def _add_invert(parser: argparse.ArgumentParser) -> None:
     )
     add("--plot", metavar="FILE", help="draw the inverse and how far from exact it is, .png")
     add("--force", action="store_true", help="overwrite the output files")
-    add("--workers", type=_count, metavar="N", help="threads (all cores)")
+    add("--workers", type=values.count, metavar="N", help="threads (all cores)")
+
+
+def _add_match(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Subtract REFERENCE from SCIENCE, two aligned images of one scene, once the sharper one is "
+        "convolved by a kernel that varies over the image and makes it like the other. Files: FITS "
+        "(of several images the first, or as in FILE[NAME] or FILE[2] the one that is named), "
+        ".npy, TIFF, PNG. NaN are pixels that are not known."
+    )
+    add = parser.add_argument
+    add("science", metavar="SCIENCE", help="image of which the other is taken")
+    add("reference", metavar="REFERENCE", help="image that is taken from it, of the same size")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="what to write: .fits (the difference with SCIENCE's header, and the extensions "
+        "VARIANCE and MASK) or .npz; the bits of the mask are those of MatchFlag",
+    )
+    add("--force", action="store_true", help="overwrite the output file")
+    add("--json", action="store_true", help="print one JSON object in place of text")
+    add(
+        "-k",
+        "--size",
+        type=values.size,
+        metavar="P[xQ]",
+        help="kernel size in taps: 15, or rows x columns; by the widths of the images without it",
+    )
+    add(
+        "--degree",
+        type=values.degree,
+        default=2,
+        metavar="N",
+        help="of the taps over the image (2)",
+    )
+    add(
+        "--background",
+        type=values.level,
+        default=2,
+        metavar="B",
+        help="what is fitted beside: none, constant, or a polynomial degree up to 4 (2)",
+    )
+    for image in ("science", "reference"):
+        add(
+            f"--{image}-mask",
+            metavar="FILE",
+            help=f"where {image.upper()} is bad: not 0 in this image, or in this extension of "
+            "its own file, as in [MASK]",
+        )
+        add(
+            f"--{image}-variance",
+            type=values.variance,
+            metavar="V",
+            help=f"of the noise of {image.upper()}: a number, a file or an extension as above; "
+            "estimated without it",
+        )
+    add(
+        "--saturation",
+        type=values.number,
+        metavar="X",
+        help="level from which on pixels are saturated",
+    )
+    add(
+        "--direction",
+        choices=("auto", "reference", "science"),
+        default="auto",
+        help="which image is convolved: the sharper one (auto, the default), or always one",
+    )
+    add(
+        "--no-decorrelate",
+        dest="decorrelate",
+        action="store_false",
+        help="leave the noise of the difference as the convolution correlates it",
+    )
+    _add_reading(parser)
 
 
 def _add_methods(parser: argparse.ArgumentParser) -> None:
@@ -319,23 +400,23 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     add("--separable", action="store_true", help="a kernel that is a column times a row")
     add(
         "--background",
-        type=_background,
+        type=values.background,
         metavar="B",
         help="fit a level beside the kernel: constant, a polynomial degree up to 4, or auto; on "
         "stored values",
     )
     add(
         "--ridge",
-        type=_ridge,
+        type=values.ridge,
         default=0.0,
         metavar="X",
         help="penalty on large taps (0), gcv to choose it, or smooth:X or smooth:gcv on rough ones",
     )
-    add("--step", type=_penalty, metavar="X", help="of a descent (the largest safe one)")
-    add("--num-iter", type=_count, metavar="N", help="most iterations, of what iterates")
-    add("--tol", type=_penalty, metavar="X", help="where iterations end")
-    add("--epsilon", type=_penalty, metavar="X", help="guard of fft (from the noise)")
-    add("--taper", type=_penalty, metavar="X", help="part of each side that fft fades: 0.1")
+    add("--step", type=values.penalty, metavar="X", help="of a descent (the largest safe one)")
+    add("--num-iter", type=values.count, metavar="N", help="most iterations, of what iterates")
+    add("--tol", type=values.penalty, metavar="X", help="where iterations end")
+    add("--epsilon", type=values.penalty, metavar="X", help="guard of fft (from the noise)")
+    add("--taper", type=values.penalty, metavar="X", help="part of each side that fft fades: 0.1")
     add("--plot", metavar="FILE", help="draw the kernel, with its errors or the convergence, .png")
 
 
@@ -348,77 +429,18 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     add(
         "-o", "--output", default="fastkernel-demo", metavar="FOLDER", help="where to (%(default)s)"
     )
-    add("--size", type=_count, default=512, metavar="N", help="pixels along a side (%(default)s)")
-    add("--seed", type=_seed, default=0, metavar="N", help="draws another picture (%(default)s)")
+    add(
+        "--size",
+        type=values.count,
+        default=512,
+        metavar="N",
+        help="pixels along a side (%(default)s)",
+    )
+    add(
+        "--seed",
+        type=values.seed,
+        default=0,
+        metavar="N",
+        help="draws another picture (%(default)s)",
+    )
     add("--force", action="store_true", help="overwrite the files of an earlier demo")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d{0,4})(?:[xX×]([1-9]\d{0,4}))?", text, re.ASCII)
-    if match is None:
-        msg = f"expected taps as in 5, or rows x columns as in 7x9, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    rows, cols = match.groups()
-    return int(rows), int(cols or rows)
-
-
-def _offset(text: str) -> str | tuple[int, int]:
-    if text == "auto":
-        return text
-    match = re.fullmatch(r"([+-]?\d{1,6}),([+-]?\d{1,6})", text, re.ASCII)
-    if match is None:
-        msg = f"expected auto, or rows and columns as in 5,-3 (--offset=-5,3), got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(match[1]), int(match[2])
-
-
-def _count(text: str) -> int:
-    if re.fullmatch(r"0*[1-9]\d{0,17}", text, re.ASCII) is None:
-        msg = f"expected a whole number of at least 1, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if re.fullmatch(r"\d{1,18}", text, re.ASCII) is None:
-        msg = f"expected a whole number of at least 0, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _background(text: str) -> str | int:
-    if text in ("constant", "auto"):
-        return text
-    if re.fullmatch(r"[0-4]", text, re.ASCII) is None:
-        msg = f"expected constant, or a degree from 0 to 4, or auto, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _ridge(text: str) -> float | str | tuple[str, float | str]:
-    if text == "gcv":
-        return text
-    if text == "smooth:gcv":
-        return "smooth", "gcv"
-    if text.startswith("smooth:"):
-        return "smooth", _penalty(text.removeprefix("smooth:"))
-    return _penalty(text)
-
-
-def _balance(text: str) -> float | str:
-    return text if text == "gcv" else _penalty(text)
-
-
-def _noise(text: str) -> float | str:
-    return text if text == "poisson" else _penalty(text)
-
-
-def _penalty(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        msg = f"expected a number of at least 0, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return value
