@@ -30,6 +30,7 @@ SUITES = [
     "belief",
     "imperfect",
     "found",
+    "fields",
     "goals",
 ]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip"]

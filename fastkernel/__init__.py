@@ -10,11 +10,13 @@ TYPE_CHECKING = False
 __version__ = "0.1.0"
 
 _HOME = {
+    "ImageMatch": "estimation.difference.image_match",
     "InverseFit": "estimation.inverse.inverse_kernel",
     "KernelField": "estimation.fields.kernel_field",
     "KernelFit": "estimation.fit",
     "KernelShapeSelection": "estimation.unknowns.kernel_shape",
     "KernelStack": "estimation.stacks.kernel_stack",
+    "MatchFlag": "estimation.difference.image_match",
     "NormalEquations": "estimation.equations.normal_equations",
     "SingularFitError": "errors",
     "circshift": "convolution.shift",
@@ -31,6 +33,7 @@ _HOME = {
     "ifftshift": "convolution.shift",
     "inverse_filter": "restoration.linear_filters",
     "inverse_kernel": "estimation.inverse.inverse_kernel",
+    "match_images": "estimation.difference.match_images",
     "normal_equations": "estimation.equations.formed",
     "restore_tiled": "restoration.tiled",
     "richardson_lucy": "restoration.richardson_lucy",
@@ -39,11 +42,13 @@ _HOME = {
 }
 
 __all__ = [
+    "ImageMatch",
     "InverseFit",
     "KernelField",
     "KernelFit",
     "KernelShapeSelection",
     "KernelStack",
+    "MatchFlag",
     "NormalEquations",
     "SingularFitError",
     "basis",
@@ -61,6 +66,7 @@ __all__ = [
     "ifftshift",
     "inverse_filter",
     "inverse_kernel",
+    "match_images",
     "normal_equations",
     "psf",
     "restore_tiled",
@@ -81,6 +87,9 @@ if TYPE_CHECKING:
     from fastkernel.convolution.shift import fftshift as fftshift
     from fastkernel.convolution.shift import ifftshift as ifftshift
     from fastkernel.errors import SingularFitError as SingularFitError
+    from fastkernel.estimation.difference.image_match import ImageMatch as ImageMatch
+    from fastkernel.estimation.difference.image_match import MatchFlag as MatchFlag
+    from fastkernel.estimation.difference.match_images import match_images as match_images
     from fastkernel.estimation.equations.formed import normal_equations as normal_equations
     from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
     from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel

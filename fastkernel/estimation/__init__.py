@@ -4,11 +4,12 @@ Data go one way. Arguments become what is fitted (`problem.Problem`), what is as
 (the ``Options`` of a method) and how the work runs (`Run`); images become sums over their pixels
 (`equations`); sums become taps (`solvers`); taps become the answer (`fit.fit_of`). `estimate`
 holds `estimate_kernel`, `methods` what its ``method=`` chooses from, `fields` kernels that vary
-over the image, `stacks` those of many small pairs, `inverse` the inverse kernels, `display` figures
-and tables of answers.
+over the image, `difference` what images of one scene leave of each other, `stacks` kernels of many
+small pairs, `inverse` the inverse kernels, `display` figures and tables of answers.
 
-Comes in: images, shapes, options. Goes out: `KernelFit`, `KernelField`, `KernelStack`,
-`NormalEquations`, `InverseFit`. May import: `convolution`, `_images`, `_machine`, `_loops`; within,
-from the lower of `problem`, `display`, `polynomial` and `quality`, `solvers`, `fit`, `equations`,
-`methods`, `inverse` and `stacks`, `estimate` and `fields`.
+Comes in: images, shapes, options. Goes out: `KernelFit`, `KernelField`, `ImageMatch`,
+`KernelStack`, `NormalEquations`, `InverseFit`. May import: `convolution`, `_images`, `_machine`,
+`_loops`; within, from the lower of `problem`, `display`, `polynomial` and `quality`, `solvers`,
+`fit`, `equations`, `methods`, `inverse`, `stacks` and `unknowns`, `estimate` and `fields`,
+`difference`.
 """

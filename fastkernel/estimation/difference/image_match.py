@@ -1,5 +1,7 @@
 """The answer to a match of two images: their difference, and all that is known of it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import IntFlag
 

@@ -1,5 +1,7 @@
 """Subtraction of images: the difference of two images of one scene."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -203,7 +205,7 @@ def match_images(
     A star that is new:
 
     >>> import numpy as np
-    >>> from fastkernel import convolve, psf
+    >>> from fastkernel import convolve, match_images, psf
     >>> rng = np.random.default_rng(0)
     >>> sky = np.zeros((150, 150))
     >>> sky.flat[rng.choice(sky.size, 200, replace=False)] = rng.uniform(500, 5000, 200)

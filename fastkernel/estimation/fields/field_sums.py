@@ -166,7 +166,7 @@ class _TilesJob:
         weights = scratch.array("tile weights", (height, width))
         self.pair.load_weights(top, left, weights)
         if self.pair.source_variance is not None:
-            energies[:] = self._noise(tile, weights)
+            energies[:] = self._noise(tile, weights, scratch)
         if self.known is not None:
             return 0.0, 0.0
         row, col = _light(y, weights)
@@ -192,17 +192,24 @@ class _TilesJob:
         flat = answers[:, :, :width].reshape(len(answers), -1)
         gram[taps:, taps:] = flat @ flat.T
 
-    def _noise(self, tile: Tile, weights: FloatArray) -> FloatArray:
+    def _noise(self, tile: Tile, weights: FloatArray, scratch: Scratch) -> FloatArray:
         """Return the sums of the weights times the source's variance, by shift."""
         (p, q), window = self.kernel_shape, self.pair.window
         top, left, height, width = tile
-        variance = np.empty((height + p - 1, width + q - 1))
+        dtype, cols = np.dtype(np.float64), width + q - 1
+        variance = scratch.array("noise", (height + p - 1, stencil.row_length(cols, dtype)))
+        inside = variance[:, :cols]
         place = window.source_pixel(top, left)
-        load(cast(AnyArray, self.pair.source_variance), place, window.boundary, variance)
-        if np.ptp(variance) == 0:
-            return np.full(p * q, variance[0, 0] * weights.sum())
-        views = np.lib.stride_tricks.sliding_window_view(variance, (height, width))
-        return np.array([np.sum(weights * views[i, j]) for i in range(p) for j in range(q)])
+        load(cast(AnyArray, self.pair.source_variance), place, window.boundary, inside)
+        if np.ptp(inside) == 0:
+            return np.full(p * q, inside[0, 0] * weights.sum())
+        lanes = lags.vector_lanes(dtype)
+        heed = scratch.array("heed", (height, -(-width // lanes) * lanes + lanes))
+        heed[:, :width] = weights
+        sums = scratch.array("sums", lags.sums_shape((p, q), dtype))
+        found = np.zeros((lags.KINDS, p, q))
+        lags.add_tile(variance, heed, (height, width), False, sums, found)
+        return np.asarray(found[0].ravel())
 
 
 def _never() -> bool:
