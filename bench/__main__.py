@@ -33,7 +33,7 @@ SUITES = [
     "fields",
     "goals",
 ]
-FIGURES = ["engines", "sizes", "convolve", "border", "round_trip"]
+FIGURES = ["engines", "sizes", "convolve", "border", "round_trip", "fields"]
 
 
 def _numbers(text: str) -> list[int]:

@@ -157,26 +157,38 @@ def by_hotpants(truth: stars.Field) -> tuple[NDArray, None]:
     return difference, None
 
 
-def _judged(kind: stars.Kind, size: int, seed: int) -> dict[str, Any]:
-    measure.progress("fields", kind.name, f"seed {seed}")
-    truth = stars.field(kind, size, seed)
-    makers: dict[str, Callable[[stars.Field], tuple[NDArray, NDArray | None]]] = {
-        OURS: by_fastkernel,
-        ONE: by_one_kernel,
-    }
+Maker = Callable[[stars.Field], tuple[NDArray, NDArray | None]]
+
+
+def makers() -> dict[str, Maker]:
+    """Who can be run here, by name."""
+    found: dict[str, Maker] = {OURS: by_fastkernel, ONE: by_one_kernel}
     if shutil.which("hotpants"):
-        makers[HOTPANTS] = by_hotpants
-    row: dict[str, Any] = {"name": kind.name, "seed": seed}
-    row["who"] = {IDEAL: stars.judged(truth, truth.ideal) | {"psf": 0.0, "scale": 0.0}}
-    for name, make in makers.items():
+        found[HOTPANTS] = by_hotpants
+    return found
+
+
+def differences(truth: stars.Field) -> dict[str, tuple[NDArray, NDArray | None, float]]:
+    """Everyone's difference, kernels at `stars.places` if they are told, and seconds."""
+    found: dict[str, tuple[NDArray, NDArray | None, float]] = {IDEAL: (truth.ideal, None, 0.0)}
+    for name, make in makers().items():
         start = time.perf_counter()
         difference, kernels = make(truth)
-        seconds = time.perf_counter() - start
-        figures = stars.judged(truth, difference) | {"seconds": seconds}
+        found[name] = difference, kernels, time.perf_counter() - start
+    return found
+
+
+def _judged(kind: stars.Kind, size: int, seed: int) -> dict[str, Any]:
+    measure.progress("fields", kind.name, f"seed {seed}")
+    truth, row = stars.field(kind, size, seed), {"name": kind.name, "seed": seed}
+    who: dict[str, Any] = {}
+    for name, (difference, kernels, seconds) in differences(truth).items():
+        who[name] = stars.judged(truth, difference)
+        if seconds:
+            who[name]["seconds"] = seconds
         if kernels is not None:
-            figures |= stars.error_of_kernels(truth, kernels)
-        row["who"][name] = figures
-    return row
+            who[name] |= stars.error_of_kernels(truth, kernels)
+    return row | {"who": who}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

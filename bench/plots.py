@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import convolve, data, fit, report, restoration, round_trip
+from . import convolve, data, fields, fit, report, restoration, round_trip, stars
 
 Curve = tuple[list[int], list[float]]
 
@@ -50,6 +51,7 @@ BORDER_STYLES: dict[str, list[dict[str, Any]]] = {
     restoration.ACCELERATED: [{"color": "#0072b2"}],
 }
 
+FIELD_PART = 200  # pixels along a side of the parts of star fields that are shown
 DPI = 150  # of 12 inches, twice the pixels that a README gives them
 CORNER, CROP = (60, 195), 140  # of the part that is shown, each pixel as two by two
 
@@ -218,6 +220,38 @@ def _grey_levels(error: float) -> str:
     return report.small(error) if error < 1e-3 else report.figures(error)
 
 
+def _fields(result: dict[str, Any]) -> Figure:
+    """A part of every kind of star field, and of the differences that are left of it."""
+    kinds = stars.KINDS[1:2] if result["quick"] else stars.KINDS
+    size = fields.QUICK_FIELD if result["quick"] else fields.FIELD
+    figure = Figure(figsize=(12, 3.3 * len(kinds) + 0.6), layout="constrained")
+    names = [fields.IDEAL, *fields.makers()]
+    panels = figure.subplots(len(kinds), len(names) + 1, squeeze=False)
+    part = np.s_[size // 4 : size // 4 + FIELD_PART, size // 4 : size // 4 + FIELD_PART]
+    for kind, line in zip(kinds, panels, strict=True):
+        truth = stars.field(kind, size, 1)
+        found = fields.differences(truth)
+        sigma = np.sqrt(truth.variances[1])
+        dark = float(np.nanmedian(truth.science))
+        line[0].imshow(np.arcsinh((truth.science - dark) / sigma)[part], cmap="gray")
+        line[0].set(title="science image", ylabel=kind.name)
+        for axes, name in zip(line[1:], names, strict=True):
+            difference = found[name][0]
+            axes.imshow((difference / sigma)[part], cmap="RdBu", vmin=-6, vmax=6)
+            figures = stars.judged(truth, difference)
+            below = f"noise {figures['all']:.3f}, on stars {figures['stars']:.3f}"
+            axes.set(title=name, xlabel=f"{below}, false {figures['false']}")
+        for axes in line:
+            axes.set(xticks=[], yticks=[])
+    figure.supxlabel(
+        "Differences from -6 to 6 standard deviations of the science image's noise; pixels without "
+        "one are white.\nNoise over that of the truth, 1 is ideal.",
+        fontsize=11,
+        color="0.3",
+    )
+    return figure
+
+
 class Drawing(NamedTuple):
     """A figure, and the suite whose results it needs, if any."""
 
@@ -231,6 +265,7 @@ FIGURES = {
     "convolve": Drawing("convolve", _convolution),
     "border": Drawing("restoration", _border),
     "round_trip": Drawing(None, _round_trip),
+    "fields": Drawing(None, _fields),
 }
 
 
