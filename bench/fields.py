@@ -5,6 +5,7 @@ program is on the path.
 """
 
 import argparse
+import functools
 import shutil
 import statistics
 import subprocess
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 import fastkernel
 
-from . import data, fit, measure, report, stars
+from . import data, fit, measure, peers, report, stars
 from .measure import Call
+from .worker import UnavailableError
 
 SIZES, QUICK_SIZES = [4096], [256]
 TAPS, QUICK_TAPS = [15], [5]
@@ -34,7 +37,13 @@ CONSTANT, VARYING, FIXED, PREDICTED = CONTENDERS = [
     "convolve",
     "predict of degree 2",
 ]
-IDEAL, OURS, ONE, HOTPANTS = JUDGED = ["true kernel", "fastkernel", "one kernel", "HOTPANTS"]
+IDEAL, OURS, ONE, HOTPANTS, SFFT = JUDGED = [
+    "true kernel",
+    "fastkernel",
+    "one kernel",
+    "HOTPANTS",
+    "SFFT",
+]
 
 
 def constant(source: NDArray, result: NDArray, taps: int) -> NDArray:
@@ -157,53 +166,104 @@ def by_hotpants(truth: stars.Field) -> tuple[NDArray, None]:
     return difference, None
 
 
-Maker = Callable[[stars.Field], tuple[NDArray, NDArray | None]]
+def _without_sky(image: NDArray, bad: NDArray) -> NDArray:
+    """An image less what its blocks of 64 pixels have in the middle, with zeros where it is bad."""
+    blocks = max(len(image) // 64, 1)
+    good = np.where(bad, np.nan, image)
+    rows = (np.array_split(row, blocks, axis=1) for row in np.array_split(good, blocks))
+    levels = np.array([[np.nanmedian(block) for block in row] for row in rows])
+    sky = ndimage.zoom(levels, len(image) / blocks, order=1, mode="nearest", grid_mode=True)
+    return np.where(bad, 0, image - sky)
 
 
-def makers() -> dict[str, Maker]:
-    """Who can be run here, by name."""
+def by_sfft(python: Path, truth: stars.Field) -> tuple[NDArray, NDArray, float]:
+    """Its customised packet on stars that no bad pixel comes near, as its pipelines choose them."""
+    images = {"reference": truth.reference, "science": truth.science}
+    bad = [~(image < 0.98 * stars.SATURATION) for image in images.values()]
+    made = {
+        name: _without_sky(image, spoilt)
+        for (name, image), spoilt in zip(images.items(), bad, strict=True)
+    }
+    near = ndimage.binary_dilation(bad[0] | bad[1], np.ones((15, 15), bool))
+    lit = made["science"] > 5 * np.sqrt(np.median(truth.variances[1]))
+    chosen = ndimage.binary_dilation(lit, iterations=4) & ~near
+    with tempfile.TemporaryDirectory() as folder:
+        places = np.array(stars.places(len(truth.science)), float)
+        np.savez(Path(folder) / "fields.npz", **made, chosen=chosen, places=places)
+        command = [str(python), "-m", "bench.peers_sfft_field", folder, str(fit.WORKERS)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=measure.ROOT, check=False
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            raise UnavailableError(reason)
+        difference = np.load(Path(folder) / "difference.npy")
+        kernels = np.load(Path(folder) / "kernels.npy")
+    reached = ndimage.binary_dilation(bad[0], np.ones((15, 15), bool)) | bad[1]
+    # Without the start of its process, and its files.
+    return np.where(reached, np.nan, difference), kernels, float(done.stdout.split()[-1])
+
+
+Maker = Callable[[stars.Field], tuple[NDArray, NDArray | None] | tuple[NDArray, NDArray, float]]
+
+
+def makers(args: argparse.Namespace | None = None) -> tuple[dict[str, Maker], list[str]]:
+    """Who can be run here, by name, and why others cannot."""
     found: dict[str, Maker] = {OURS: by_fastkernel, ONE: by_one_kernel}
+    absent = []
     if shutil.which("hotpants"):
         found[HOTPANTS] = by_hotpants
-    return found
+    else:
+        absent.append("HOTPANTS: no program of that name here")
+    if args is not None:
+        try:
+            found[SFFT] = functools.partial(by_sfft, peers.sfft_python(args))
+        except UnavailableError as reason:
+            absent.append(f"SFFT: {reason}")
+    return found, absent
 
 
-def differences(truth: stars.Field) -> dict[str, tuple[NDArray, NDArray | None, float]]:
+def differences(
+    truth: stars.Field, who: dict[str, Maker]
+) -> dict[str, tuple[NDArray, NDArray | None, float]]:
     """Everyone's difference, kernels at `stars.places` if they are told, and seconds."""
     found: dict[str, tuple[NDArray, NDArray | None, float]] = {IDEAL: (truth.ideal, None, 0.0)}
-    for name, make in makers().items():
+    for name, make in who.items():
         start = time.perf_counter()
-        difference, kernels = make(truth)
-        found[name] = difference, kernels, time.perf_counter() - start
+        difference, kernels, *seconds = make(truth)
+        took = time.perf_counter() - start
+        found[name] = difference, kernels, seconds[0] if seconds else took
     return found
 
 
-def _judged(kind: stars.Kind, size: int, seed: int) -> dict[str, Any]:
+def _judged(kind: stars.Kind, size: int, seed: int, who: dict[str, Maker]) -> dict[str, Any]:
     measure.progress("fields", kind.name, f"seed {seed}")
     truth, row = stars.field(kind, size, seed), {"name": kind.name, "seed": seed}
-    who: dict[str, Any] = {}
-    for name, (difference, kernels, seconds) in differences(truth).items():
-        who[name] = stars.judged(truth, difference)
+    figures: dict[str, Any] = {}
+    for name, (difference, kernels, seconds) in differences(truth, who).items():
+        figures[name] = stars.judged(truth, difference)
         if seconds:
-            who[name]["seconds"] = seconds
+            figures[name]["seconds"] = seconds
         if kernels is not None:
-            who[name] |= stars.error_of_kernels(truth, kernels)
-    return row | {"who": who}
+            figures[name] |= stars.error_of_kernels(truth, kernels)
+    return row | {"who": figures}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     def wanted(full: Any, quick: Any, asked: Any = None) -> Any:
         return measure.wanted(args, full, quick, asked)
 
+    who, absent = makers(args)
     return {
         "workers": fit.WORKERS,
+        "absent": absent,
         "cells": [
             _cell(size, taps, wanted(REPEATS, QUICK_REPEATS, args.repeats), args.memory)
             for size in wanted(SIZES, QUICK_SIZES, args.sizes)
             for taps in wanted(TAPS, QUICK_TAPS, args.kernels)
         ],
         "fields": [
-            _judged(kind, wanted(FIELD, QUICK_FIELD), seed)
+            _judged(kind, wanted(FIELD, QUICK_FIELD), seed, who)
             for kind in wanted(stars.KINDS, stars.KINDS[1:2])
             for seed in wanted(SEEDS, QUICK_SEEDS)
         ],
@@ -259,11 +319,7 @@ def _row(of: list[dict[str, Any]]) -> list[str]:
 
 
 def readme(result: dict[str, Any]) -> str:
-    absent = (
-        ""
-        if any(HOTPANTS in row["who"] for row in result["fields"])
-        else (" HOTPANTS was not there to be run.")
-    )
+    absent = "".join(f" {reason}." for reason in result["absent"])
     return (
         f"{_times(result)}\n\n{_figures(result)}\n\nFields of {FIELD}² pixels; noise over that of "
         f"the truth (1 is ideal), detections of what is not there above {stars.DETECTED:g} "

@@ -29,7 +29,7 @@ def _has_sfft(python: Path) -> bool:
     return python.is_file() and not subprocess.run(command, capture_output=True).returncode
 
 
-def _sfft_python(args: argparse.Namespace) -> Path:
+def sfft_python(args: argparse.Namespace) -> Path:
     """The Python of SFFT's environment, which is made where it is missing."""
     folder = args.environment or args.output / "sfft"
     python = folder.absolute() / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -58,7 +58,7 @@ def _gwyddion_python(_: argparse.Namespace) -> Path:
 
 
 PEERS = {
-    SFFT: (_sfft_python, "bench.peers_sfft"),
+    SFFT: (sfft_python, "bench.peers_sfft"),
     GWYDDION: (_gwyddion_python, "bench.peers_gwyddion"),
 }
 

@@ -225,12 +225,13 @@ def _fields(result: dict[str, Any]) -> Figure:
     kinds = stars.KINDS[1:2] if result["quick"] else stars.KINDS
     size = fields.QUICK_FIELD if result["quick"] else fields.FIELD
     figure = Figure(figsize=(12, 3.3 * len(kinds) + 0.6), layout="constrained")
-    names = [fields.IDEAL, *fields.makers()]
+    who = fields.makers()[0]
+    names = [fields.IDEAL, *who]
     panels = figure.subplots(len(kinds), len(names) + 1, squeeze=False)
     part = np.s_[size // 4 : size // 4 + FIELD_PART, size // 4 : size // 4 + FIELD_PART]
     for kind, line in zip(kinds, panels, strict=True):
         truth = stars.field(kind, size, 1)
-        found = fields.differences(truth)
+        found = fields.differences(truth, who)
         sigma = np.sqrt(truth.variances[1])
         dark = float(np.nanmedian(truth.science))
         line[0].imshow(np.arcsinh((truth.science - dark) / sigma)[part], cmap="gray")

@@ -35,9 +35,11 @@ _HOME = {
     "inverse_kernel": "estimation.inverse.inverse_kernel",
     "match_images": "estimation.difference.match_images",
     "normal_equations": "estimation.equations.formed",
+    "residual_equations": "estimation.equations.residual",
     "restore_tiled": "restoration.tiled",
     "richardson_lucy": "restoration.richardson_lucy",
     "select_kernel_shape": "estimation.unknowns.kernel_shape",
+    "warm_up": "_warm",
     "wiener": "restoration.linear_filters",
 }
 
@@ -69,15 +71,18 @@ __all__ = [
     "match_images",
     "normal_equations",
     "psf",
+    "residual_equations",
     "restore_tiled",
     "richardson_lucy",
     "select_kernel_shape",
+    "warm_up",
     "wiener",
 ]
 
 if TYPE_CHECKING:
     from fastkernel import basis as basis
     from fastkernel import psf as psf
+    from fastkernel._warm import warm_up as warm_up
     from fastkernel.convolution.convolve import convolve as convolve
     from fastkernel.convolution.convolve import correlate as correlate
     from fastkernel.convolution.matrix import convolution_matrix as convolution_matrix
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
     from fastkernel.estimation.difference.match_images import match_images as match_images
     from fastkernel.estimation.equations.formed import normal_equations as normal_equations
     from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
+    from fastkernel.estimation.equations.residual import residual_equations as residual_equations
     from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel
     from fastkernel.estimation.fields.estimate_kernel_field import (
         estimate_kernel_field as estimate_kernel_field,

@@ -18,7 +18,7 @@ FLOORS = [
     {"_images"},
     {"basis", "convolution", "psf"},
     {"estimation", "restoration"},
-    {"cli"},
+    {"_warm", "cli"},
 ]
 # The floors inside the largest room.
 ESTIMATION = [{"problem", "display", "polynomial", "quality"}, {"solvers", "report"}, {"shown"}]

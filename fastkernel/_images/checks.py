@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from fastkernel._images.lazy import LazyImage, is_lazy
 from fastkernel._images.masks import refuse_masked, unmasked
-from fastkernel._machine.tiles import split, usable_cores
+from fastkernel._machine.tiles import split, told_workers, usable_cores
 from fastkernel._typing import AnyArray, Boundary, Shape
 
 # In small letters. SciPy's "reflect" is NumPy's "symmetric", so that name alone says too little.
@@ -308,9 +308,9 @@ def as_degree(background: Any) -> int:
 
 
 def as_workers(value: int | None) -> int:
-    """Return the number of threads to use; every usable core for None."""
+    """Return the number of threads to use; None is what the environment says, or every core."""
     if value is None:
-        return usable_cores()
+        return told_workers() or usable_cores()
     if not _is_integer(value) or value < 1:
         msg = f"workers must be a positive integer, or None for every usable core, got {value!r}"
         raise ValueError(msg)

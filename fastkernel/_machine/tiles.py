@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -122,6 +122,24 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@cache
+def told_workers() -> int | None:
+    """Return how many threads the environment asks for; None if it does not.
+
+    Raises
+    ------
+    ValueError
+        If that is no positive integer.
+    """
+    told = os.environ.get("FASTKERNEL_NUM_THREADS", "").strip()
+    if not told:
+        return None
+    if not (told.isascii() and told.isdecimal() and int(told) > 0):
+        msg = f"FASTKERNEL_NUM_THREADS must be a positive integer, got {told!r}"
+        raise ValueError(msg)
+    return int(told)
 
 
 def split(length: int, most: int) -> Iterator[tuple[int, int]]:

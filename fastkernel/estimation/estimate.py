@@ -213,7 +213,9 @@ def estimate_kernel(
         How "lstsq" sums: by int16 loops (images of at most 8 bits), by float64 loops, by
         transforms of rows, or whichever a model of their cost finds fastest.
     workers : int, optional
-        Threads to use, every usable core when None. The answer is the same bit for bit.
+        Threads to use. None, here and everywhere: as many as the environment variable
+        ``FASTKERNEL_NUM_THREADS`` says, which is read once, or every usable core. The answer is
+        the same bit for bit.
     callback : callable, optional
         Called as ``callback(done, total)`` in the calling thread; an exception stops the work.
 

@@ -19,7 +19,7 @@ from fastkernel._images.checks import as_callback, as_kernel_shape
 from fastkernel._typing import FloatArray, LstsqSolver, Progress, Ridge, Shape, Symmetry
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.solvers.options import SolverOptions
-from fastkernel.estimation.solvers.solution import System
+from fastkernel.estimation.solvers.solution import Solution, System
 from fastkernel.estimation.solvers.solve import solve
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -123,6 +123,68 @@ class NormalEquations:
     def __radd__(self, other: int, /) -> Self:
         # `sum` begins with 0.
         return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __sizeof__(self) -> int:
+        # Schedulers that spill to disk ask for it.
+        return object.__sizeof__(self) + self.gram.nbytes + self.moments.nbytes
+
+    def refine(self, fit: KernelFit, residual: Self) -> KernelFit:
+        """Correct a kernel by the sums over what it leaves, of a second pass over the pixels.
+
+        Parameters
+        ----------
+        fit : KernelFit
+            What `solve` found of these equations, by "cholesky" and without ``ridge``.
+        residual : NormalEquations
+            By `residual_equations`, of the same pixels and ``fit.kernel``.
+
+        Returns
+        -------
+        KernelFit
+            The same with ``kernel``, ``residual_rms`` and error bars corrected: a kernel whose
+            error was ``condition_number`` times the rounding has the square root of it.
+
+        Raises
+        ------
+        ValueError
+            If ``residual`` is of other pixels or of another kernel's shape, a background was
+            eliminated, or ``fit`` was found with a penalty, by iterations or with taps that must
+            not be negative.
+
+        Examples
+        --------
+        See `residual_equations`.
+        """
+        if residual.kernel_shape != self.kernel_shape or residual.n_pixels != self.n_pixels:
+            msg = (
+                f"residual must be of the {self.n_pixels} pixels and the kernel_shape "
+                f"{self.kernel_shape} of these equations, got {residual.n_pixels} and "
+                f"{residual.kernel_shape}"
+            )
+            raise ValueError(msg)
+        if self.background_terms:
+            msg = (
+                "equations must be without a background to be refined: it was eliminated, and "
+                "their solution does not tell it; estimate_kernel refines such fits itself"
+            )
+            raise ValueError(msg)
+        factor = fit._factor
+        if factor is None or fit.ridge or fit.kernel.shape != self.kernel_shape:
+            msg = (
+                "fit must be the direct solution of these equations without a ridge, got "
+                f"solver={fit.solver!r} and ridge={fit.ridge:g}"
+            )
+            raise ValueError(msg)
+        step = factor.solve(residual.moments)
+        energy = residual.energy + float(step @ (self.gram @ step) - 2 * (step @ residual.moments))
+        found = Solution(
+            taps=fit.kernel + step.reshape(self.kernel_shape),
+            solver=fit.solver,
+            rank=fit.rank,
+            condition_number=fit.condition_number,
+            factor=factor,
+        )
+        return fit_of(found, energy, self.n_pixels, method="lstsq", equations=self)
 
     def crop(self, kernel_shape: Shape | int) -> Self:
         """Return the equations of a smaller kernel over the same pixels.
