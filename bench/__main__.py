@@ -31,6 +31,7 @@ SUITES = [
     "imperfect",
     "found",
     "fields",
+    "stacks",
     "goals",
 ]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip", "fields"]

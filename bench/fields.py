@@ -27,7 +27,9 @@ from .worker import UnavailableError
 
 SIZES, QUICK_SIZES = [4096], [256]
 TAPS, QUICK_TAPS = [15], [5]
-REPEATS, QUICK_REPEATS = 7, 2
+# Of the result, in grey levels.
+NOISES = (0.0, 2.0)
+REPEATS, QUICK_REPEATS = 5, 2
 FIELD, QUICK_FIELD = 1024, 300
 SEEDS, QUICK_SEEDS = (1, 2, 3), (1,)
 
@@ -80,9 +82,12 @@ def planted(image: NDArray, taps: int) -> tuple[NDArray, NDArray, Callable[[int,
     return source, result.astype(np.float32), kernel
 
 
-def _cell(size: int, taps: int, repeats: int, memory: bool) -> dict[str, Any]:
-    measure.progress("fields", f"{size}²", f"k = {taps}")
+def _cell(size: int, taps: int, noise: float, repeats: int, memory: bool) -> dict[str, Any]:
+    measure.progress("fields", f"{size}²", f"k = {taps}", f"noise {noise:g}")
     source, result, kernel = planted(data.photograph(size), taps)
+    if noise:
+        rng = np.random.default_rng(1)
+        result += np.float32(noise) * rng.standard_normal(result.shape, np.float32)
     images = source, result, taps
     found, middle = varying(*images), fastkernel.psf.gaussian(taps, taps / 6)
     calls = {
@@ -102,6 +107,7 @@ def _cell(size: int, taps: int, repeats: int, memory: bool) -> dict[str, Any]:
         "size": size,
         "taps": taps,
         "dtype": "float32",
+        "noise": noise,
         "error": worst,
         "contenders": {
             name: {"seconds": seconds, "median": statistics.median(seconds)}
@@ -258,7 +264,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "workers": fit.WORKERS,
         "absent": absent,
         "cells": [
-            _cell(size, taps, wanted(REPEATS, QUICK_REPEATS, args.repeats), args.memory)
+            _cell(size, taps, noise, wanted(REPEATS, QUICK_REPEATS, args.repeats), args.memory)
+            for noise in NOISES
             for size in wanted(SIZES, QUICK_SIZES, args.sizes)
             for taps in wanted(TAPS, QUICK_TAPS, args.kernels)
         ],
@@ -278,7 +285,7 @@ def _times(result: dict[str, Any]) -> str:
         took = {name: cell["contenders"][name]["median"] for name in CONTENDERS}
         rows.append(
             [
-                fit.label(cell),
+                fit.label(cell) + (f", noise {cell['noise']:g}" if cell["noise"] else ", exact"),
                 *(report.milliseconds(cell["contenders"][name]) for name in CONTENDERS),
                 f"{report.figures(took[VARYING] / took[CONSTANT])}×",
                 f"{report.figures(took[PREDICTED] / took[FIXED])}×",

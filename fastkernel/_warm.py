@@ -35,15 +35,19 @@ def warm_up(*, workers: int | None = None) -> None:
     workers : int, optional
         Threads to use in the calls that it makes; as in `estimate_kernel`.
 
+    Returns
+    -------
+    None
+        What the calls return is dropped.
+
     Raises
     ------
-    TypeError, ValueError
+    ValueError
         If ``workers`` is not a positive integer.
 
     Notes
     -----
-    It makes small calls of each kind on images of 8 and 16 bits and of both precisions, and drops
-    what they return.
+    It makes small calls of each kind on images of 8 and 16 bits and of both precisions.
 
     Examples
     --------

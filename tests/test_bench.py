@@ -343,7 +343,9 @@ def test_nothing_wrong_is_believed_and_nothing_right_disbelieved(tmp_path, capsy
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("suite", ["methods", "descents", "restoration", "imperfect", "fields"])
+@pytest.mark.parametrize(
+    "suite", ["methods", "descents", "restoration", "imperfect", "fields", "stacks"]
+)
 def test_a_suite_runs_and_writes_its_tables(suite, tmp_path, capsys):
     options = ["--quick", "--no-memory", "--repeats", "1"]
     bench.main([suite, *options, "--output", str(tmp_path)])
