@@ -421,7 +421,7 @@ def test_what_is_not_rounded_comes_back():
 
 
 @pytest.mark.jit
-def test_borders_and_the_round_trip_are_drawn(tmp_path):
+def test_figures_are_drawn_that_need_no_results_but_these(tmp_path):
     assert list(plots.FIGURES) == bench.FIGURES
     profile = [0.1, 0.2]
     curves = [
@@ -438,7 +438,8 @@ def test_borders_and_the_round_trip_are_drawn(tmp_path):
     report.save(tmp_path, head | {"border": [row]}, "")
     figures = tmp_path / "figures"
     bench.main(["plots", "--quick", "--output", str(tmp_path), "--figures", str(figures)])
-    assert {path.name for path in figures.iterdir()} == {"border.png", "round_trip.png"}
+    names = {"border.png", "round_trip.png", "fields.png"}
+    assert {path.name for path in figures.iterdir()} == names
     assert max(path.stat().st_size for path in figures.iterdir()) < 400_000
     with pytest.raises(SystemExit, match="python -m bench sizes"):
         bench.main(["plots", "sizes", "--output", str(tmp_path)])
