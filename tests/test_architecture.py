@@ -21,7 +21,11 @@ FLOORS = [
     {"_warm", "cli"},
 ]
 # The floors inside the largest room.
-ESTIMATION = [{"problem", "display", "polynomial", "quality"}, {"solvers", "report"}, {"shown"}]
+ESTIMATION = [
+    {"archive", "problem", "display", "polynomial", "quality"},
+    {"solvers", "report"},
+    {"shown"},
+]
 ESTIMATION += [{"fit"}, {"equations"}, {"methods", "inverse", "stacks", "unknowns"}]
 ESTIMATION += [{"estimate", "fields"}, {"difference"}]
 

@@ -196,13 +196,13 @@ def pair_of(
         if variance is not None:
             variance = cast(AnyArray, Cleaned(variance, images.source_bad))
         used = np.ones(window.shape, np.bool_) if used is None else used
-        _spread(images.source_bad, window.source_origin, window.boundary, kernel_shape, used)
+        spread(images.source_bad, window.source_origin, window.boundary, kernel_shape, used)
     if used is not None and used.all():
         used = None
     return Pair(source, result, window, used, weights, variance, images.which)
 
 
-def _spread(
+def spread(
     bad: BoolArray, origin: Shape, boundary: Boundary, kernel_shape: Shape, used: BoolArray
 ) -> None:
     """Clear the pixels of a window that a kernel makes of bad ones, a strip of rows at a time."""
@@ -232,7 +232,7 @@ def unseen(pair: Pair, kernel_shape: Shape) -> BoolArray:
     """
     (p, q), (height, width), window = kernel_shape, pair.window.shape, pair.window
     out = np.ones((height + p - 1, width + q - 1), np.bool_)
-    _spread(cast(BoolArray, pair.used), (1 - p, 1 - q), "zero", kernel_shape, out)
+    spread(cast(BoolArray, pair.used), (1 - p, 1 - q), "zero", kernel_shape, out)
     # What a border rule repeats is seen where any of its places is.
     axes = zip((out, out.T), window.source_origin, pair.source.shape, strict=True)
     for lines, start, length in axes:

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_callback, as_choice, as_flag, as_workers
+from fastkernel._images.pairs import as_pairs
 from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
 from fastkernel._typing import (
@@ -34,7 +35,7 @@ from fastkernel._typing import (
 )
 from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.methods import METHODS, method_of
-from fastkernel.estimation.problem import Problem, problem_of
+from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.unknowns.asked import Asked, as_asked, unless_auto
 
 # The arguments that every method takes.
@@ -284,7 +285,8 @@ def estimate_kernel(
     known = as_asked(kernel_shape, boundary, background, offset, light)
     parts = known.kernel_shape, known.boundary, known.background
     shape, rule, degree = map(unless_auto, parts)
-    problem = problem_of(source, result, shape, rule, degree, channel_axis, rules)
+    images = as_pairs(source, result, channel_axis, rules)
+    problem = Problem(images, shape, rule, degree, may_be_clipped=saturation is None)
     if not known.plain:
         return _fit_after(problem, known, lambda found: chosen.fit(found, options, run), run)
     fit: KernelFit = chosen.fit(problem, options, run)

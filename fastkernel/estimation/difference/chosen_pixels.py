@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter1d
+from scipy.ndimage import binary_dilation, gaussian_filter
 
+from fastkernel._images.pairs import spread
 from fastkernel._typing import BoolArray, FloatArray, Shape
 from fastkernel.estimation.difference.exposures import Exposure, local_sky
 
@@ -34,9 +35,9 @@ def first_choice(images: Sequence[tuple[Exposure, float]]) -> BoolArray:
         Images, each with the standard deviation of its sky.
     """
     lit = np.ones(images[0][0].pixels.shape, np.bool_)
-    for exposure, spread in images:
+    for exposure, noise in images:
         smooth = gaussian_filter(exposure.pixels, _SMOOTHING) - local_sky(exposure)
-        lit &= smooth > _LIGHT / 2 * spread
+        lit &= smooth > _LIGHT / 2 * noise
     return around(lit, _AROUND)
 
 
@@ -60,10 +61,9 @@ def sticking_out(residual: FloatArray, light: FloatArray, variance: FloatArray) 
 
 def reached(bad: BoolArray, kernel_shape: Shape) -> BoolArray:
     """Return which results have a bad pixel of the source among those that they are made of."""
-    found = bad.view(np.uint8)
-    for axis, taps in enumerate(kernel_shape):
-        found = maximum_filter1d(found, taps, axis, mode="constant")
-    return np.asarray(found != 0)
+    (p, q), used = kernel_shape, np.ones(bad.shape, np.bool_)
+    spread(bad, (-(p // 2), -(q // 2)), "zero", kernel_shape, used)
+    return ~used
 
 
 def around(pixels: BoolArray, steps: int) -> BoolArray:

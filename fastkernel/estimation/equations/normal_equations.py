@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,32 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastkernel._images.checks import as_callback, as_kernel_shape
 from fastkernel._typing import FloatArray, LstsqSolver, Progress, Ridge, Shape, Symmetry
+from fastkernel.estimation.archive import read_archive, write_archive
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.solution import Solution, System
 from fastkernel.estimation.solvers.solve import solve
 
 _EPS = float(np.finfo(np.float64).eps)
-_FIELDS = ("gram", "moments", "energy", "n_pixels", "kernel_shape")
-# Files of version 0.1 do not have these.
-_LATER_FIELDS = ("background_terms", "background_energy", "total_weight")
-# What comes of bytes that are no archive, an archive of something else, or a damaged one.
-NO_ARCHIVE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    OSError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -368,9 +344,7 @@ class NormalEquations:
         OSError
             If the file cannot be written.
         """
-        with Path(path).open("wb") as file:
-            fields = {name: getattr(self, name) for name in (*_FIELDS, *_LATER_FIELDS)}
-            np.savez(file, **fields, allow_pickle=False)
+        write_archive(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -393,16 +367,7 @@ class NormalEquations:
         ValueError
             If it does not hold normal equations.
         """
-        # Read first: what fails from here on is the fault of the bytes, not of the disk.
-        content = io.BytesIO(Path(path).read_bytes())
-        try:
-            with np.load(content, allow_pickle=False) as file:
-                found = {name: file[name] for name in _FIELDS}
-                found |= {name: file[name] for name in _LATER_FIELDS if name in file}
-            return cls(**_checked(found))
-        except NO_ARCHIVE as reason:
-            msg = f"{str(path)!r} does not hold normal equations saved by fastkernel: {reason}"
-            raise ValueError(msg) from reason
+        return read_archive(path, "normal equations", lambda found: cls(**_checked(found)))
 
 
 def centred_taps(kernel_shape: Shape, smaller: Shape) -> NDArray[np.intp]:

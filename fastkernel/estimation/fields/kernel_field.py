@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,9 +13,10 @@ from fastkernel._images.checks import as_boundary, as_kernel_shape, as_shape, as
 from fastkernel._images.windows import Window, window_of_pair
 from fastkernel._machine import lapack
 from fastkernel._typing import BoolArray, Border, Boundary, FloatArray, Shape
+from fastkernel.estimation.archive import read_archive, write_archive
 from fastkernel.estimation.display.fields import plot_field
 from fastkernel.estimation.display.figures import text_and_figure
-from fastkernel.estimation.equations.normal_equations import NO_ARCHIVE, centred_taps
+from fastkernel.estimation.equations.normal_equations import centred_taps
 from fastkernel.estimation.fields.field_files import as_fields
 from fastkernel.estimation.fields.frame import Frame
 from fastkernel.estimation.fields.unknowns import Unknowns
@@ -359,8 +358,7 @@ class KernelField:
         """
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         kept = {name: value for name, value in fields.items() if value is not None}
-        with Path(path).open("wb") as file:
-            np.savez(file, **kept, allow_pickle=False)
+        write_archive(path, kept)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -383,14 +381,7 @@ class KernelField:
         ValueError
             If it does not hold a field.
         """
-        content = io.BytesIO(Path(path).read_bytes())
-        try:
-            with np.load(content, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            return cls(**as_fields(found))
-        except NO_ARCHIVE as reason:
-            msg = f"{str(path)!r} does not hold a field saved by fastkernel: {reason}"
-            raise ValueError(msg) from reason
+        return read_archive(path, "a field", lambda found: cls(**as_fields(found)))
 
     def crop(self, kernel_shape: Shape | int) -> Self:
         """Return the field with fewer taps around the centre tap; the others are dropped.

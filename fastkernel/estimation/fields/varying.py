@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft
 
-from fastkernel._images.borders import load
 from fastkernel._images.checks import as_image, as_penalty, as_shape
 from fastkernel._images.masks import parted
+from fastkernel._images.pairs import spread
 from fastkernel._images.usable import as_mask, as_numbers
 from fastkernel._images.windows import Window
-from fastkernel._loops import design_rows
 from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, BoolArray, FloatArray, Shape
 from fastkernel.convolution.convolve import convolved
@@ -106,13 +105,9 @@ class Varying(NamedTuple):
 
     def _reached(self, bad: BoolArray, part: Window) -> BoolArray:
         """Return which pixels of a part a bad one of the source has a part in."""
-        (p, q), (height, width) = self.coefficients.shape[1:], part.shape
-        used = np.ones(part.shape, np.uint8)
-        around = np.empty((height + p - 1, width + q - 1), np.uint8)
-        load(bad, part.source_origin, part.boundary, around)
-        lines = np.empty((height, width + q - 1), np.uint8)
-        design_rows.spread(around, (p, q), lines, used)
-        return ~used.view(np.bool_)
+        (p, q), used = self.coefficients.shape[1:], np.ones(part.shape, np.bool_)
+        spread(bad, part.source_origin, part.boundary, (p, q), used)
+        return ~used
 
 
 def _pieces(cuts: Sequence[int], first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
