@@ -75,7 +75,7 @@ def _multiply_adds(engine: str, taps: int, threads: int, seconds: float) -> floa
         sums = np.empty(lags.sums_shape((taps, taps), dtype), lags.sums_dtype(dtype))
         out = np.zeros((lags.KINDS, taps, taps))
         for _ in range(count):
-            lags.add_tile(x, y, (height, width), lags.KINDS, sums, out)
+            lags.add_tiles(x[None], y[None], (height, width), True, sums, out[None])
 
     add_tiles(1)
     count = max(1, round(seconds / _seconds(lambda: add_tiles(2)) * 2))

@@ -113,7 +113,7 @@ for dtype in (np.int16, np.float64):
         x = guarded((height + p - 1, wide + q - 1), dtype)
         y = guarded((height, wide), dtype)
         sums = np.zeros(lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype))
-        lags.add_tile(x, y, (height, width), True, sums, np.zeros((3, p, q)))
+        lags.add_tiles(x[None], y[None], (height, width), True, sums, np.zeros((1, 3, p, q)))
 
 for dtype in map(np.dtype, (np.float32, np.float64)):
     for m, n in [(16, 48), (96, 32), (64, 64)]:

@@ -348,6 +348,8 @@ def refuse_unusable(
     pairs: Sequence[Pair], gram: FloatArray, moments: FloatArray, energy: float
 ) -> None:
     """Raise if sums show that a pixel is not finite, or that its products are not."""
+    if math.isfinite(float(gram.sum()) + float(moments.sum()) + energy):
+        return  # as nearly always: no sum is finite if a part of it is not
     if np.isfinite(gram).all() and np.isfinite(moments).all() and math.isfinite(energy):
         return
     for name, image, origin in used_images(pairs):

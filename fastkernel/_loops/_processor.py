@@ -17,6 +17,15 @@ def _register_bytes() -> int:
 
 VECTOR_BYTES = _register_bytes()
 
+
+def _registers() -> int:
+    features = binding.get_host_cpu_features()
+    return 16 if features.get("sse2") and not features.get("avx512f") else 32
+
+
+# Vectors that stay in registers.
+REGISTERS = _registers()
+
 _LINE_BYTES = 64
 
 

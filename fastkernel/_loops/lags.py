@@ -14,27 +14,30 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._processor import VECTOR_BYTES
+from fastkernel._loops._processor import REGISTERS, VECTOR_BYTES
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
-# Lags of one pass: 3 * 5 accumulators, 8 window vectors and a few operands fit 32 registers.
+# Lags of one pass: 3 * 5 accumulators, 8 window vectors and a few operands fit 32 registers. Half
+# as many hold those of 3 lags of three kinds, or of 4 of two; where what is read does not stay in
+# the first cache, more lags a reading are worth more than that.
 MAX_LAGS = 5
+_TILE_LAGS, _LINE_LAGS = (5, 5) if REGISTERS == 32 else (3, 4)
 
-# The sums that a march can take of each lag (see `add_tile`), as bits.
+# The sums that a march can take of each lag (see `add_tiles`), as bits.
 MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
 KINDS = 3
 
 
 @register_jitable
-def lag_groups(count: int) -> list[tuple[int, int]]:
+def lag_groups(count: int, most: int) -> list[tuple[int, int]]:
     """Return the groups in which ``count`` lags are marched, as (first lag, lags): of even size.
 
     A march of few lags has too few sums under way to keep the multipliers busy.
     """
-    n = -(-count // MAX_LAGS)
+    n = -(-count // most)
     return [(i * count // n, (i + 1) * count // n - i * count // n) for i in range(n)]
 
 
@@ -49,7 +52,7 @@ def sums_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def sums_shape(kernel_shape: tuple[int, int], dtype: DTypeLike) -> tuple[int, int, int]:
-    """Return the shape of the lane sums that `add_tile` works in."""
+    """Return the shape of the lane sums that `add_tiles` works in."""
     p, q = kernel_shape
     return q, KINDS * p, VECTOR_BYTES // sums_dtype(dtype).itemsize
 
@@ -79,14 +82,14 @@ def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
             place += 1
 
 
-# The sets of sums that the loops below ask for.
-_CASES = (
-    MOMENTS,
-    MOMENTS | AHEAD,
-    MOMENTS | ACROSS,
-    MOMENTS | AHEAD | ACROSS,
-    MOMENTS | SWAPPED,
-)
+# The sets of sums that the loops below ask for, and of how many lags at most.
+_CASES = {
+    MOMENTS: MAX_LAGS,
+    MOMENTS | AHEAD: _TILE_LAGS,
+    MOMENTS | ACROSS: _LINE_LAGS,
+    MOMENTS | AHEAD | ACROSS: _TILE_LAGS,
+    MOMENTS | SWAPPED: MAX_LAGS,
+}
 
 
 class _March:
@@ -127,14 +130,21 @@ class _March:
         self.inside = self._lanes_before(builder.sub(width, self.col))
 
     def _lanes_before(self, count):
-        """Return the mask of the lanes whose number is below ``count``."""
-        b = self.builder
-        wide = ir.VectorType(self.index, self.lanes)
-        empty = ir.Constant(wide, ir.Undefined)
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), None)
-        first = b.insert_element(empty, count, ir.Constant(ir.IntType(32), 0))
-        numbers = ir.Constant(wide, [ir.Constant(self.index, i) for i in range(self.lanes)])
-        return b.icmp_signed("<", numbers, b.shuffle_vector(first, empty, zeros))
+        """Return the mask of the lanes whose number is below ``count``: all bits set, or none.
+
+        Read from a table, it stays in one register, where what a comparison finds is widened
+        again in every turn of the loop.
+        """
+        b, lanes = self.builder, self._number(self.lanes)
+        bits = ir.IntType(8 * self.bytes)
+        table = ir.ArrayType(bits, 2 * self.lanes)
+        known = ir.Constant(table, [-1] * self.lanes + [0] * self.lanes)
+        place = cgutils.global_constant(b, f"lanes_of_{self.bytes}", known)
+        count = b.select(b.icmp_signed("<", count, lanes), count, lanes)
+        start = b.bitcast(place, bits.as_pointer())
+        address = b.gep(start, [b.sub(lanes, count)])
+        mask = ir.VectorType(bits, self.lanes)
+        return b.load(b.bitcast(address, mask.as_pointer()), align=self.bytes)
 
     def _number(self, value):
         return ir.Constant(self.index, value)
@@ -149,8 +159,9 @@ class _March:
 
     def _ahead(self, row):
         # Lanes past the tile's last column are zeroed in one factor of every product.
-        vector = self._load(self.x, self.x_stride, row, self.ahead_col)
-        return self.builder.select(self.inside, vector, ir.Constant(self.vector, None))
+        b, vector = self.builder, self._load(self.x, self.x_stride, row, self.ahead_col)
+        bits = b.and_(b.bitcast(vector, self.inside.type), self.inside)
+        return b.bitcast(bits, self.vector)
 
     def _multiply_add(self, total, a, b):
         builder = self.builder
@@ -247,8 +258,9 @@ def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kind
         whole = builder.add(builder.mul(kinds, ir.Constant(kinds.type, MAX_LAGS + 1)), n)
         end = builder.append_basic_block("end")
         switch = builder.switch(whole, end)
-        for case_kinds in _CASES:
-            for case_n in range(1, MAX_LAGS + 1):
+        for case_kinds, most in _CASES.items():
+            # Integers have no spectra.
+            for case_n in range(1, 1 if march.integer and case_kinds & SWAPPED else most + 1):
                 block = builder.append_basic_block(f"march_{case_kinds}_{case_n}")
                 switch.add_case(case_kinds * (MAX_LAGS + 1) + case_n, block)
                 builder.position_at_end(block)
@@ -264,27 +276,28 @@ _march = _march_plain if config.DISABLE_JIT else intrinsic(_march_typed)
 
 
 @_loop
-def add_tile(x, y, tile_shape, everything, sums, out):
-    r"""Add the lagged products of one tile to ``out``.
+def add_tiles(x, y, tile_shape, everything, sums, out):
+    r"""Add the lagged products of tiles to ``out``, each to its own.
 
     Parameters
     ----------
-    x : (>= height + p - 1, >= width + q - 1 rounded up to whole vectors) float64 or int16 array
-        The source under the tile, C order. Whole vectors are read: pad the rows with numbers.
-    y : (>= height, >= width rounded up to whole vectors) array of x's dtype
-        The result under the tile, C order.
+    x : (n, >= height + p - 1, >= width + q - 1 rounded up to whole vectors) array
+        The source under each tile, float64 or int16, C order. Whole vectors are read: pad the
+        rows with numbers.
+    y : (n, >= height, >= width rounded up to whole vectors) array of x's dtype
+        The result under each tile, C order.
     tile_shape : (int, int)
-        ``(height, width)`` of the tile, in output pixels.
+        ``(height, width)`` of the tiles, in output pixels.
     everything : bool
         False for the moments alone.
     sums : `sums_shape` array of `sums_dtype`
         Working space. Integer sums are exact while `int16_tile_is_exact` holds.
-    out : (3, p, q) float64 array
-        Accumulator, updated in place.
+    out : (n, 3, p, q) float64 array
+        Accumulators, updated in place.
 
     Notes
     -----
-    With `t` over the tile,
+    With `t` over a tile,
 
     .. math:: \mathrm{out}_{0ij} \mathrel{+}= \sum_t y_t\, x_{t+(i,j)}, \quad
               \mathrm{out}_{1ij} \mathrel{+}= \sum_t x_t\, x_{t+(i,j)}, \quad
@@ -293,27 +306,29 @@ def add_tile(x, y, tile_shape, everything, sums, out):
     the last only for ``j > 0``. Cost: ``3pq - p`` multiply-adds per pixel.
     """
     height, width = tile_shape
-    p, q = out.shape[1:]
+    p, q = out.shape[2:]
     lanes = VECTOR_BYTES // x.itemsize
-    groups = lag_groups(p)
-    sums[:] = 0
-    for col in range(0, width, lanes):
+    groups = lag_groups(p, _TILE_LAGS if everything else MAX_LAGS)
+    for tile in range(len(x)):
+        source, result, found = x[tile], y[tile], out[tile]
+        sums[:] = 0
+        for col in range(0, width, lanes):
+            for shift in range(q):
+                kinds = MOMENTS
+                if everything:
+                    kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
+                for lag, n in groups:
+                    place = sums[shift, KINDS * lag :]
+                    _march(source, result, 0, col, shift, lag, height, width, kinds, n, place)
         for shift in range(q):
-            kinds = MOMENTS
-            if everything:
-                kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
+            n_kinds = (KINDS if shift > 0 else 2) if everything else 1
             for lag, n in groups:
-                place = sums[shift, KINDS * lag :]
-                _march(x, y, 0, col, shift, lag, height, width, kinds, n, place)
-    for shift in range(q):
-        n_kinds = (KINDS if shift > 0 else 2) if everything else 1
-        for lag, n in groups:
-            for kind in range(n_kinds):
-                for i in range(n):
-                    total = 0.0
-                    for lane in range(sums.shape[2]):
-                        total += sums[shift, KINDS * lag + kind * n + i, lane]
-                    out[kind, lag + i, shift] += total
+                for kind in range(n_kinds):
+                    for i in range(n):
+                        total = 0.0
+                        for lane in range(sums.shape[2]):
+                            total += sums[shift, KINDS * lag + kind * n + i, lane]
+                        found[kind, lag + i, shift] += total
 
 
 @_loop
@@ -342,7 +357,7 @@ def add_line_products(lines, length, block, sums, out):
     """
     lags, n = out.shape[0], out.shape[1]
     lanes = sums.shape[1]
-    groups = lag_groups(lags)
+    groups = lag_groups(lags, _LINE_LAGS)
     for row in range(0, length, block):
         height = min(block, length - row)
         for col in range(0, n, lanes):
@@ -382,7 +397,7 @@ def add_row_correlations(wide, own, answer, height, own_out, answer_out):
     p, n = own_out.shape[0] // 2, own_out.shape[1]
     lanes = VECTOR_BYTES // wide.itemsize
     kinds = MOMENTS | SWAPPED
-    groups = lag_groups(p)
+    groups = lag_groups(p, MAX_LAGS)
     for col in range(0, n, lanes):
         for lag, m in groups:
             _march(wide, own, 0, col, 0, lag, height, n, kinds, m, own_out[2 * lag :, col:])
@@ -393,7 +408,7 @@ def row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Return the sums of `add_row_correlations` as complex numbers, (p, n // 2)."""
     p = len(out) // 2
     found = np.empty((p, out.shape[1] // 2), np.complex128)
-    for lag, n in lag_groups(p):
+    for lag, n in lag_groups(p, MAX_LAGS):
         straight, swapped = out[2 * lag : 2 * lag + n], out[2 * lag + n : 2 * lag + 2 * n]
         found.real[lag : lag + n] = straight[:, ::2] + straight[:, 1::2]
         found.imag[lag : lag + n] = swapped[:, 1::2] - swapped[:, ::2]
@@ -430,7 +445,7 @@ def energy(image, tile_shape):
 
 
 def int16_tile_is_exact(tile_shape: tuple[int, int], largest_product: int) -> bool:
-    """Return whether `add_tile` on int16 scratch cannot overflow its 32-bit lanes.
+    """Return whether `add_tiles` on int16 scratch cannot overflow its 32-bit lanes.
 
     A lane adds two products a row for every vector of the tile's width.
 

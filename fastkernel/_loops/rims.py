@@ -24,7 +24,7 @@ def fill_base(autocorrelation, columns, rows, corner, ahead, across):
     corner : (p - 1, q - 1) float64 array
         The pixels where both meet.
     ahead, across : (p, q) float64 arrays
-        Overwritten, with what `lags.add_tile` sums; ``across`` only where both shifts are not 0.
+        Overwritten, with what `lags.add_tiles` sums; ``across`` only where both shifts are not 0.
 
     Notes
     -----
@@ -61,7 +61,7 @@ def fill_gram(ahead, across, columns, rows, corners, strip, gram):
     Parameters
     ----------
     ahead, across : (p, q) float64 arrays
-        ``H[(0, 0), (i, j)]`` and ``H[(0, j), (i, 0)]``, as `lags.add_tile` sums them.
+        ``H[(0, 0), (i, j)]`` and ``H[(0, j), (i, 0)]``, as `lags.add_tiles` sums them.
     columns : (p, q - 1, q - 1) float64 array
         `lags.add_line_products` of the columns that enter, less that of those that leave.
     rows : (q, p - 1, p - 1) float64 array
@@ -118,3 +118,90 @@ def fill_gram(ahead, across, columns, rows, corners, strip, gram):
             for a in range(q):
                 for b in range(q):
                     gram[i, a, k, b] = gram[k, b, i, a]
+
+
+@_loop
+def slide_products(x, kernel_shape, tile_shape, base, both, rim, grams):
+    r"""Complete the products of all shifts of some images from those of the first shifts.
+
+    Parameters
+    ----------
+    x : (n, >= height + p - 1, >= width + q - 1) float64 or int16 array
+        The sources, C order.
+    kernel_shape, tile_shape : (int, int)
+        ``(p, q)`` and ``(height, width)``, of the window.
+    base : (n, 3, p, q) float64 array
+        What `lags.add_tiles` finds.
+    both : bool
+        Whether both sides of the diagonal are asked for.
+    rim : `rim_shape` float64 array
+        Overwritten.
+    grams : (n, >= p * q, >= p * q) float64 array
+        Overwritten on the diagonal and above it, and below if ``both``.
+
+    Notes
+    -----
+    From one shift to the next what leaves the window is subtracted and what enters is added: a
+    column for shifts along a row, whose sums are kept, or a row.
+
+    Cost: about ``(height + width) * p * q * (p + q)`` multiply-adds an image.
+    """
+    (p, q), (height, width) = kernel_shape, tile_shape
+    # The rows and the columns (as rows) that leave, and those that enter; then working space.
+    above, below = rim[: p - 1], rim[p - 1 : 2 * p - 2]
+    before, behind = rim[2 * p - 2 : 2 * p + q - 3], rim[2 * p + q - 3 : 2 * p + 2 * q - 4]
+    leave, enter, line = rim[2 * p + 2 * q - 4], rim[2 * p + 2 * q - 3], rim[2 * p + 2 * q - 2]
+    beyond = line[width:]
+    for s in range(len(x)):
+        image, gram = x[s], grams[s]
+        for r in range(p - 1):
+            for c in range(width + q - 1):
+                above[r, c] = image[r, c]
+                below[r, c] = image[height + r, c]
+        for r in range(height + p - 1):
+            for c in range(q - 1):
+                before[c, r] = image[r, c]
+                behind[c, r] = image[r, width + c]
+        for down in range(p):
+            for across in range(0 if down == 0 else 1 - q, q):
+                first, shifts = max(0, -across), q - abs(across)
+                total = base[s, 1, down, across] if across >= 0 else base[s, 2, down, -across]
+                n = shifts - 1
+                for c in range(n):
+                    one = before[first + c][:height]
+                    other = before[first + across + c][down : down + height]
+                    gone = 0.0
+                    for r in range(height):
+                        gone += one[r] * other[r]
+                    one = behind[first + c][:height]
+                    other = behind[first + across + c][down : down + height]
+                    come = 0.0
+                    for r in range(height):
+                        come += one[r] * other[r]
+                    leave[c], enter[c] = gone, come
+                for i in range(p - down):
+                    if i > 0:
+                        one, other = above[i - 1][first:], above[i - 1 + down][first + across :]
+                        after, beside = below[i - 1][first:], below[i - 1 + down][first + across :]
+                        for c in range(width + n):
+                            line[c] = after[c] * beside[c] - one[c] * other[c]
+                        for c in range(width):
+                            total += line[c]
+                        for c in range(n):
+                            leave[c] += line[c]
+                            enter[c] += beyond[c]
+                    a = i * q + first
+                    b = a + down * q + across
+                    value = total
+                    for j in range(shifts):
+                        if j > 0:
+                            value += enter[j - 1] - leave[j - 1]
+                        gram[a + j, b + j] = value
+                        if both:
+                            gram[b + j, a + j] = value
+
+
+def rim_shape(kernel_shape: tuple[int, int], tile_shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the shape of what `slide_products` works in."""
+    (p, q), (height, width) = kernel_shape, tile_shape
+    return 2 * p + 2 * q - 1, max(height + p, width + q) - 1

@@ -218,6 +218,18 @@ class Scratch:
         return found[:size].reshape(shape)
 
 
+_own = threading.local()
+
+
+def own_scratch() -> Scratch:
+    """Return a working space that the calling thread keeps for as long as it lives."""
+    try:
+        found: Scratch = _own.scratch
+    except AttributeError:
+        found = _own.scratch = Scratch()
+    return found
+
+
 class Scratches:
     """Working spaces that outlast a run, for one that follows."""
 

@@ -275,9 +275,8 @@ def estimate_kernel(
     True
     """
     asked = locals()
-    for name, default in _defaults().items():
-        if isinstance(default, bool):
-            as_flag(asked[name], name)
+    for name in _flags():
+        as_flag(asked[name], name)
     chosen = method_of(as_choice(method, "method", METHODS))
     options = _options_of(method, asked)
     rules = PixelRules(mask, source_mask, weights, saturation, nan_policy, source_variance)
@@ -325,6 +324,19 @@ def _defaults() -> dict[str, Any]:
     }
 
 
+@cache
+def _flags() -> tuple[str, ...]:
+    return tuple(name for name, default in _defaults().items() if isinstance(default, bool))
+
+
+@cache
+def _plain_options(method: str) -> Any:
+    """Return the options of a method of which nothing is asked."""
+    return method_of(method).Options(
+        **{name: _defaults()[name] for name in _options_taken_by(method)}
+    )
+
+
 def _is_given(value: Any, default: Any) -> bool:
     """Tell whether an argument is not its default; arrays never are."""
     if value is None or value is default:
@@ -340,4 +352,7 @@ def _options_of(method: str, asked: dict[str, Any]) -> Any:
             takers = " or ".join(repr(other) for other in METHODS if name not in _refused_by(other))
             msg = f"{name} goes with method={takers}, got method={method!r}; leave it out"
             raise ValueError(msg)
-    return method_of(method).Options(**{name: asked[name] for name in _options_taken_by(method)})
+    taken = _options_taken_by(method)
+    if all(asked[name] is defaults[name] for name in taken):
+        return _plain_options(method)
+    return method_of(method).Options(**{name: asked[name] for name in taken})

@@ -20,6 +20,7 @@ from fastkernel.estimation.equations.gathering_engines import (
     FftJob,
     Found,
     RimJob,
+    WholeJob,
     rim_jobs,
     tile_jobs,
 )
@@ -85,12 +86,20 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
         chosen = engine
         if engine == "auto":
             chosen = choose_engine(pair.source, pair.result, pair.window.shape, kernel_shape)
-        return [*tile_jobs(pair, kernel_shape, chosen), *rim_jobs(pair, kernel_shape)]
+        jobs = tile_jobs(pair, kernel_shape, chosen)
+        whole = isinstance(jobs[0], WholeJob)
+        return [*jobs, *([] if whole else rim_jobs(pair, kernel_shape))]
 
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
     # Pixels that are not finite show in the sums; looking for them first would cost a pass.
     with np.errstate(over="ignore", invalid="ignore"):
         for pair, pieces in each_pair(pairs, kernel_shape, make_jobs, run, 3 * p * q):
+            whole = pieces[0][1]
+            if whole.gram is not None:
+                gram += whole.gram
+                moments += whole.moments.ravel()
+                energy += whole.energy
+                continue
             transformed = isinstance(pieces[0][0], FftJob)
             base = np.zeros((p, 2 * q - 1) if transformed else (2, p, q))
             strips = np.zeros((2, q, p - 1, p - 1)), np.zeros((2, p, q - 1, q - 1))

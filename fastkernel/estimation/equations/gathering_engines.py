@@ -4,6 +4,7 @@ Every job reads into a worker's own scratch, which casts, re-orders and extends 
 loops see nothing else. What a job finds depends on its tiles alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,10 +13,10 @@ import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair
-from fastkernel._loops import lags
+from fastkernel._loops import lags, rims
 from fastkernel._machine.fft import borrowed_row_transforms
-from fastkernel._machine.tiles import Scratch, Tiles, shares, split
-from fastkernel._typing import FloatArray, Shape
+from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
+from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import (
     fft_sums_are_exact,
     fft_tiling,
@@ -36,6 +37,9 @@ MAX_JOBS = 64
 # Tiles of a job that transforms, at least: what it does once is then a small part of its work.
 FFT_TILES = 6
 
+# Taps up to which a single tile's rim is worth no jobs of its own.
+MAX_WHOLE = 121
+
 # Positions of a rim strip that are read at a time.
 SEGMENT = 2048
 
@@ -54,11 +58,14 @@ class Found(NamedTuple):
         Base entries of the Gram matrix, or an autocorrelation, see `_loops.rims.fill_base`.
     energy : float
         Of the result.
+    gram : (p * q, p * q) float64 array, optional
+        By shift; None where base entries and strips tell it.
     """
 
     moments: FloatArray
     base: FloatArray
     energy: float
+    gram: FloatArray | None = None
 
 
 def _row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
@@ -74,30 +81,54 @@ class DirectJob:
 
     pair: Pair
     kernel_shape: Shape
-    tiles: Sequence[tuple[int, int, int, int]]
+    tiles: Sequence[Tile]
     engine: str
 
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums."""
-        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
-        dtype = _SCRATCH_DTYPES[self.engine]
-        sums = scratch.array(
-            "sums", lags.sums_shape(self.kernel_shape, dtype), lags.sums_dtype(dtype)
-        )
-        out, energy = np.zeros((lags.KINDS, p, q)), 0.0
-        for top, left, height, width in self.tiles:
+        out, energy = np.zeros((1, lags.KINDS, *self.kernel_shape)), 0.0
+        for tile in self.tiles:
             if stopped():
                 break
-            shape = (height, width)
-            cols = width + q - 1
-            length = _row_length(width, q - 1, dtype)
-            x = scratch.array("x", (height + p - 1, length), dtype)
-            y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
-            load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
-            load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
-            lags.add_tile(x, y, shape, True, sums, out)
-            energy += lags.energy(y, shape)
-        return Found(out[0], out[1:], energy)
+            x, y = self._read(tile, scratch)
+            energy += self._add(x, y, tile, scratch, out)
+        return Found(out[0, 0], out[0, 1:], energy)
+
+    def _read(self, tile: Tile, scratch: Scratch) -> tuple[AnyArray, AnyArray]:
+        """Return the source and the result under a tile, of the engine's dtype."""
+        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
+        (top, left, height, width), dtype = tile, _SCRATCH_DTYPES[self.engine]
+        cols = width + q - 1
+        x = scratch.array("x", (height + p - 1, _row_length(width, q - 1, dtype)), dtype)
+        y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
+        load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
+        load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
+        return x, y
+
+    def _add(
+        self, x: AnyArray, y: AnyArray, tile: Tile, scratch: Scratch, out: FloatArray
+    ) -> float:
+        """Add the lagged products of a tile, and return the energy of its result."""
+        shape, sums_dtype = tile[2:], lags.sums_dtype(x.dtype)
+        sums = scratch.array("sums", lags.sums_shape(self.kernel_shape, x.dtype), sums_dtype)
+        lags.add_tiles(x[None], y[None], shape, True, sums, out)
+        return float(lags.energy(y, shape))
+
+
+@dataclass(frozen=True, slots=True)
+class WholeJob(DirectJob):
+    """A pair that is one tile: what moves into its window and out of it stands in scratch too."""
+
+    def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> Found:
+        """Return the sums, with the Gram matrix."""
+        (tile,), (p, q) = self.tiles, self.kernel_shape
+        shape = tile[2:]
+        x, y = self._read(tile, scratch)
+        out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
+        energy = self._add(x, y, tile, scratch, out)
+        rim = scratch.array("rim", rims.rim_shape((p, q), shape))
+        rims.slide_products(x[None], (p, q), shape, out, True, rim, gram)
+        return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 
 class _ZeroPadded:
@@ -226,8 +257,10 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
         tiles = Tiles((rows, cols), tile_shape)
         parts = shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
-    parts = shares(Tiles(window.shape, direct_tile_shape(engine, window.shape[1])), MAX_JOBS)
-    return [DirectJob(pair, kernel_shape, part, engine) for part in parts]
+    tiles = Tiles(window.shape, direct_tile_shape(engine, window.shape[1]))
+    if len(tiles) == 1 and math.prod(kernel_shape) <= MAX_WHOLE:
+        return [WholeJob(pair, kernel_shape, tiles, engine)]
+    return [DirectJob(pair, kernel_shape, part, engine) for part in shares(tiles, MAX_JOBS)]
 
 
 def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[RimJob]:

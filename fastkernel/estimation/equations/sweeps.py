@@ -18,7 +18,7 @@ from fastkernel._images.pairs import Pair
 from fastkernel._images.windows import Window
 from fastkernel._loops import lags, stencil
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares, split
+from fastkernel._machine.tiles import Scratch, Tile, Tiles, own_scratch, run_jobs, shares, split
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
 
@@ -27,6 +27,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 # Multiply-adds of a pass below which threads cost more than they save.
 THREADED_WORK = 40_000_000
+
+# Pixels below which making room for them is a part of the work, so that it is kept.
+SMALL = 1 << 17
 
 # Multiply-adds a pixel and tap of a sweep: there, back, and as much for what stands between.
 _SWEPT = 4
@@ -82,7 +85,8 @@ def each_pair(
 
         jobs = [job for _, own in batch for job in own]
         workers = run.workers if pixels * work > THREADED_WORK else 1
-        found = iter(run_jobs(jobs, Scratch, workers, report))
+        small = workers == 1 and pixels <= SMALL
+        found = iter(run_jobs(jobs, own_scratch if small else Scratch, workers, report))
         done += pixels
         for pair, own in batch:
             yield pair, [(job, next(found)) for job in own]
@@ -196,7 +200,7 @@ class _SweepJob(Generic[T]):
             stencil.correlate_tile(x, (0, 0), self.taps, (height, width), convolved, 0, 0)
             view = View(self.number, tile, x, y, convolved, scratch, stopped)
             found = self.act(view, found)
-            lags.add_tile(x, y, (height, width), False, sums, out)
+            lags.add_tiles(x[None], y[None], (height, width), False, sums, out[None])
         return self.number, out[0], found
 
 

@@ -117,7 +117,8 @@ class _PassJob:
             for number, rows, columns in self._parts(self.back, tile):
                 np.multiply(weights, columns, out=other[:, :width])
                 other[:, :width] *= rows[:, None]
-                lags.add_tile(x, other, (height, width), False, sums, out[number])
+                what = x[None], other[None], (height, width), False
+                lags.add_tiles(*what, sums, out[number][None])
         return _Passed(out[:, 0], beside, energy)
 
     def _parts(

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair, refuse_unusable
-from fastkernel._loops import lags, small_systems, stencil
+from fastkernel._loops import lags, rims, small_systems, stencil
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, run_jobs, shares
 from fastkernel._typing import AnyArray, FloatArray, Shape
@@ -184,11 +184,11 @@ class _TilesJob:
         for k, answer in enumerate(answers):
             found = np.zeros((lags.KINDS, p, q))
             last = k == len(answers) - 1
-            lags.add_tile(x, answer, (height, width), last, sums, found)
+            lags.add_tiles(x[None], answer[None], (height, width), last, sums, found[None])
             gram[:taps, taps + k] = found[0].ravel()
-        columns = scratch.array("sides", (2, max(q - 1, 1), height + p - 1))
-        edges = scratch.array("edges", (3, cols))
-        small_systems.slide_products(x, (p, q), (height, width), found, columns, edges, gram)
+        rim = scratch.array("rim", rims.rim_shape((p, q), (height, width)))
+        place = (p, q), (height, width), found[None]
+        rims.slide_products(x[None], *place, False, rim, gram[None])
         flat = answers[:, :, :width].reshape(len(answers), -1)
         gram[taps:, taps:] = flat @ flat.T
 
@@ -208,7 +208,7 @@ class _TilesJob:
         heed[:, :width] = weights
         sums = scratch.array("sums", lags.sums_shape((p, q), dtype))
         found = np.zeros((lags.KINDS, p, q))
-        lags.add_tile(variance, heed, (height, width), False, sums, found)
+        lags.add_tiles(variance[None], heed[None], (height, width), False, sums, found[None])
         return np.asarray(found[0].ravel())
 
 
