@@ -444,7 +444,7 @@ def energy(image, tile_shape):
     return total
 
 
-def int16_tile_is_exact(tile_shape: tuple[int, int], largest_product: int) -> bool:
+def int16_tile_is_exact(tile_shape: tuple[int, int], largest_product: float) -> bool:
     """Return whether `add_tiles` on int16 scratch cannot overflow its 32-bit lanes.
 
     A lane adds two products a row for every vector of the tile's width.

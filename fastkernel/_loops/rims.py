@@ -120,8 +120,20 @@ def fill_gram(ahead, across, columns, rows, corners, strip, gram):
                     gram[i, a, k, b] = gram[k, b, i, a]
 
 
+def count_pairs(kernel_shape: tuple[int, int]) -> int:
+    """Return how many pairs of shifts there are, order aside, each with itself too."""
+    taps = kernel_shape[0] * kernel_shape[1]
+    return taps * (taps + 1) // 2
+
+
+def rim_shape(kernel_shape: tuple[int, int], tile_shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the shape of what `slide_products` works in."""
+    (p, q), (height, width) = kernel_shape, tile_shape
+    return 2 * p + 2 * q - 1, max(height + p, width + q) - 1
+
+
 @_loop
-def slide_products(x, kernel_shape, tile_shape, base, both, rim, grams):
+def slide_products(x, kernel_shape, tile_shape, base, rim, pairs):
     r"""Complete the products of all shifts of some images from those of the first shifts.
 
     Parameters
@@ -132,12 +144,11 @@ def slide_products(x, kernel_shape, tile_shape, base, both, rim, grams):
         ``(p, q)`` and ``(height, width)``, of the window.
     base : (n, 3, p, q) float64 array
         What `lags.add_tiles` finds.
-    both : bool
-        Whether both sides of the diagonal are asked for.
     rim : `rim_shape` float64 array
         Overwritten.
-    grams : (n, >= p * q, >= p * q) float64 array
-        Overwritten on the diagonal and above it, and below if ``both``.
+    pairs : (n, `count_pairs`) float64 array
+        Overwritten; the products of all pairs of shifts, by their distance, in the order in which
+        they follow from each other. `unfold` has the matrix.
 
     Notes
     -----
@@ -153,7 +164,7 @@ def slide_products(x, kernel_shape, tile_shape, base, both, rim, grams):
     leave, enter, line = rim[2 * p + 2 * q - 4], rim[2 * p + 2 * q - 3], rim[2 * p + 2 * q - 2]
     beyond = line[width:]
     for s in range(len(x)):
-        image, gram = x[s], grams[s]
+        image, out, place = x[s], pairs[s], 0
         for r in range(p - 1):
             for c in range(width + q - 1):
                 above[r, c] = image[r, c]
@@ -190,18 +201,61 @@ def slide_products(x, kernel_shape, tile_shape, base, both, rim, grams):
                         for c in range(n):
                             leave[c] += line[c]
                             enter[c] += beyond[c]
-                    a = i * q + first
-                    b = a + down * q + across
                     value = total
-                    for j in range(shifts):
-                        if j > 0:
-                            value += enter[j - 1] - leave[j - 1]
-                        gram[a + j, b + j] = value
+                    out[place] = value
+                    for j in range(n):
+                        value += enter[j] - leave[j]
+                        out[place + 1 + j] = value
+                    place += shifts
+
+
+@_loop
+def unfold(pairs, kernel_shape, both, grams):
+    """Write the products of pairs of shifts into matrices.
+
+    Parameters
+    ----------
+    pairs : (n, >= `count_pairs`) float64 array
+        As `slide_products` leaves them.
+    kernel_shape : (int, int)
+        ``(p, q)``.
+    both : bool
+        Whether both sides of the diagonal are asked for.
+    grams : (n, >= p * q, >= p * q) float64 array
+        Overwritten on the diagonal and above it, and below if ``both``.
+    """
+    p, q = kernel_shape
+    for s in range(len(pairs)):
+        products, gram, place = pairs[s], grams[s], 0
+        for down in range(p):
+            for across in range(0 if down == 0 else 1 - q, q):
+                first, distance = max(0, -across), down * q + across
+                for i in range(p - down):
+                    for a in range(i * q + first, i * q + first + q - abs(across)):
+                        gram[a, a + distance] = products[place]
                         if both:
-                            gram[b + j, a + j] = value
+                            gram[a + distance, a] = products[place]
+                        place += 1
 
 
-def rim_shape(kernel_shape: tuple[int, int], tile_shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the shape of what `slide_products` works in."""
-    (p, q), (height, width) = kernel_shape, tile_shape
-    return 2 * p + 2 * q - 1, max(height + p, width + q) - 1
+@_loop
+def fold(gram, kernel_shape, pairs):
+    """Read the products of pairs of shifts from a matrix: `unfold` turned round.
+
+    Parameters
+    ----------
+    gram : (>= p * q, >= p * q) float64 array
+        Read on the diagonal and above it.
+    kernel_shape : (int, int)
+        ``(p, q)``.
+    pairs : (>= `count_pairs`,) float64 array
+        Overwritten.
+    """
+    (p, q), place = kernel_shape, 0
+    for down in range(p):
+        for across in range(0 if down == 0 else 1 - q, q):
+            first, distance = max(0, -across), down * q + across
+            for i in range(p - down):
+                for a in range(i * q + first, i * q + first + q - abs(across)):
+                    pairs[place] = gram[a, a + distance]
+                    place += 1

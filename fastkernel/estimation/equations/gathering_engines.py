@@ -26,7 +26,7 @@ from fastkernel.estimation.equations.gathering_cost import (
 # A tile's two scratch arrays fill a quarter, and half, of a 2 MB second-level cache; long rows are
 # read at the speed of memory.
 TILE_SHAPES = {"integer": (128, 1024), "float": (64, 1024)}
-_SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
+SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
     "integer": np.dtype(np.int16),
     "float": np.dtype(np.float64),
 }
@@ -68,7 +68,7 @@ class Found(NamedTuple):
     gram: FloatArray | None = None
 
 
-def _row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
+def row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
     """Return the length of a scratch row: whole vectors, ``more`` pixels, no colliding stride."""
     lanes: int = lags.vector_lanes(dtype)
     length = -(-(-(-width // lanes) * lanes + more) // lanes) * lanes
@@ -97,10 +97,10 @@ class DirectJob:
     def _read(self, tile: Tile, scratch: Scratch) -> tuple[AnyArray, AnyArray]:
         """Return the source and the result under a tile, of the engine's dtype."""
         (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
-        (top, left, height, width), dtype = tile, _SCRATCH_DTYPES[self.engine]
+        (top, left, height, width), dtype = tile, SCRATCH_DTYPES[self.engine]
         cols = width + q - 1
-        x = scratch.array("x", (height + p - 1, _row_length(width, q - 1, dtype)), dtype)
-        y = scratch.array("y", (height, _row_length(width, 0, dtype)), dtype)
+        x = scratch.array("x", (height + p - 1, row_length(width, q - 1, dtype)), dtype)
+        y = scratch.array("y", (height, row_length(width, 0, dtype)), dtype)
         load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
         load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
         return x, y
@@ -125,9 +125,11 @@ class WholeJob(DirectJob):
         shape = tile[2:]
         x, y = self._read(tile, scratch)
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
+        pairs = np.empty((1, rims.count_pairs((p, q))))
         energy = self._add(x, y, tile, scratch, out)
         rim = scratch.array("rim", rims.rim_shape((p, q), shape))
-        rims.slide_products(x[None], (p, q), shape, out, True, rim, gram)
+        rims.slide_products(x[None], (p, q), shape, out, rim, pairs)
+        rims.unfold(pairs, (p, q), True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 
@@ -230,7 +232,7 @@ class RimJob:
             if stopped():
                 break
             length = stop - start + n_lags - 1
-            lines = scratch.array("lines", (length, _row_length(n, n + lanes, sums.dtype)))
+            lines = scratch.array("lines", (length, row_length(n, n + lanes, sums.dtype)))
             strip = lines[:, :n] if self.axis == 1 else lines[:, :n].T
             for products, across in zip(out, (0, window.shape[self.axis]), strict=True):
                 place = (start, across) if self.axis == 1 else (across, start)

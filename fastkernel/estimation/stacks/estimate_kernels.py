@@ -17,11 +17,13 @@ from fastkernel._images.checks import (
     as_kernel_shape,
     as_workers,
 )
-from fastkernel._loops import small_systems
+from fastkernel._loops import lags, rims, small_systems
 from fastkernel._machine.tiles import Scratch, run_jobs, split
 from fastkernel._typing import Background, Border, FloatArray, Progress, Ridge, Shape
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import terms_of
+from fastkernel.estimation.equations.gathering_cost import is_narrow, largest_product
+from fastkernel.estimation.equations.gathering_engines import SCRATCH_DTYPES, row_length
 from fastkernel.estimation.polynomial import values_of
 from fastkernel.estimation.solvers.direct import refuse_too_few
 from fastkernel.estimation.solvers.options import SolverOptions
@@ -57,6 +59,7 @@ class _StackJob:
     kernel_shape: Shape
     features: FloatArray
     options: SolverOptions
+    engine: str
     first: int
     count: int
 
@@ -67,17 +70,20 @@ class _StackJob:
 
     def _found(self, scratch: Scratch) -> _Part:
         (p, q), (height, width), n = self.kernel_shape, self.stamps.window_shape, self.count
-        taps, terms = p * q, len(self.features)
-        m = taps + terms
-        x = scratch.array("x", (n, height + p - 1, width + q - 1))
-        answers = scratch.array("answers", (n, terms + 1, height, width))
-        answers[:, :terms] = self.features
-        y = scratch.array("y", (n, height, width))
-        there = self.stamps.read(self.first, x, y)
-        answers[:, terms] = y
+        taps, m, dtype = p * q, p * q + len(self.features), SCRATCH_DTYPES[self.engine]
+        x = scratch.array("x", (n, height + p - 1, row_length(width, q - 1, dtype)), dtype)
+        y = scratch.array("y", (n, height, row_length(width, 0, dtype)), dtype)
+        there = self.stamps.read(self.first, x[:, :, : width + q - 1], y[:, :, :width])
+        sums = lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype)
+        base = np.zeros((n, lags.KINDS, p, q))
+        lags.add_tiles(x, y, (height, width), True, scratch.array("sums", *sums), base)
         grams = scratch.array("grams", (n, m + 1, m + 1))
-        line = scratch.array("line", (width + q - 1,))
-        small_systems.gather_stack(x, answers, (p, q), line, grams)
+        rim = scratch.array("rim", rims.rim_shape((p, q), (height, width)))
+        pairs = scratch.array("pairs", (n, rims.count_pairs((p, q))))
+        rims.slide_products(x, (p, q), (height, width), base, rim, pairs)
+        rims.unfold(pairs, (p, q), False, grams)
+        grams[:, :taps, m] = base[:, 0].reshape(n, taps)
+        small_systems.gather_answers(x, self.features, y, (p, q), grams)
         # A kernel flips what shifts do not.
         part = self._solved(grams, scratch)
         energies = grams[:, m, m]
@@ -97,10 +103,9 @@ class _StackJob:
         m = taps + terms
         penalty, options = self.options.penalty, self.options
         ridge = 0.0 if penalty is None or options.smooth else penalty * pixels
-        answers, errors = np.zeros((n, m)), np.full((n, taps), np.nan)
-        numbers, work = np.zeros((n, 3)), scratch.array("work", (2, m, m))
-        sums = scratch.array("sums", (2, m))
-        small_systems.solve_stack(grams, taps, terms, ridge, work, sums, answers, errors, numbers)
+        answers, errors, numbers = np.zeros((n, m)), np.zeros((n, taps)), np.zeros((n, 3))
+        work = scratch.array("work", small_systems.work_shape(m))
+        small_systems.solve_stack(grams, taps, ridge, work, answers, errors, numbers)
         residual = np.maximum(numbers[:, 0], 4 * _EPS * numbers[:, 2])
         left = pixels - m
         spread = residual / left if left > 0 else np.full(n, np.inf)
@@ -237,13 +242,20 @@ def estimate_kernels(
     n_pixels = math.prod(stamps.window_shape)
     if options.ridge == 0.0:
         refuse_too_few(n_pixels - len(features), math.prod(shape))
-    held = 8 * ((1 + len(features)) * n_pixels + (math.prod(shape) + len(features) + 1) ** 2)
+    held = 8 * (2 * n_pixels + (math.prod(shape) + len(features) + 1) ** 2)
+    engine = _engine(stamps)
     jobs = [
-        _StackJob(stamps, shape, features, options, first, last - first)
+        _StackJob(stamps, shape, features, options, engine, first, last - first)
         for first, last in split(stamps.count, max(1, min(256, _HELD // held)))
     ]
     parts = run_jobs(jobs, Scratch, threads, as_callback(callback))
     return _joined(parts, shape, degree, n_pixels)
+
+
+def _engine(stamps: Stamps) -> str:
+    """Return how the pixels of stamps are summed."""
+    largest = largest_product(*stamps.images) if is_narrow(*stamps.images) else math.inf
+    return "integer" if lags.int16_tile_is_exact(stamps.window_shape, largest) else "float"
 
 
 def _features(window_shape: Shape, degree: int | None) -> FloatArray:

@@ -8,7 +8,7 @@ import numpy as np
 from fastkernel._images.borders import load
 from fastkernel._images.checks import as_image, as_shape, as_stack
 from fastkernel._images.windows import Window, window_of_pair
-from fastkernel._typing import AnyArray, BoolArray, Boundary, FloatArray, Shape
+from fastkernel._typing import AnyArray, BoolArray, Boundary, Shape
 
 BEYOND = "the stamp reaches beyond the images"
 
@@ -24,7 +24,11 @@ class Stamps(Protocol):
     def window_shape(self) -> Shape:
         """Result pixels of each."""
 
-    def read(self, first: int, x: FloatArray, y: FloatArray) -> BoolArray:
+    @property
+    def images(self) -> tuple[AnyArray, AnyArray]:
+        """Where the sources and the results stand."""
+
+    def read(self, first: int, x: AnyArray, y: AnyArray) -> BoolArray:
         """Fill (n, ...) sources and results from pair ``first`` on; return which there are."""
 
 
@@ -46,7 +50,12 @@ class Stack:
         """Result pixels of each."""
         return self.window.shape
 
-    def read(self, first: int, x: FloatArray, y: FloatArray) -> BoolArray:
+    @property
+    def images(self) -> tuple[AnyArray, AnyArray]:
+        """See `Stamps`."""
+        return self.sources, self.results
+
+    def read(self, first: int, x: AnyArray, y: AnyArray) -> BoolArray:
         """See `Stamps`."""
         (top, left), (height, width) = self.window.result_origin, self.window.shape
         part = slice(first, first + len(x))
@@ -79,7 +88,12 @@ class Places:
         """Result pixels of each."""
         return self.shape
 
-    def read(self, first: int, x: FloatArray, y: FloatArray) -> BoolArray:
+    @property
+    def images(self) -> tuple[AnyArray, AnyArray]:
+        """See `Stamps`."""
+        return self.source, self.result
+
+    def read(self, first: int, x: AnyArray, y: AnyArray) -> BoolArray:
         """See `Stamps`."""
         height, width = self.window_shape
         (row, col), (rows, cols) = self.window.result_origin, self.window.shape
