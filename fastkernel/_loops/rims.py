@@ -3,6 +3,8 @@
 Only float64 arrays in C order. Whole numbers stay exact below 2**53.
 """
 
+from numba.extending import register_jitable
+
 from fastkernel._loops._jit import loop
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
@@ -54,9 +56,47 @@ def fill_base(autocorrelation, columns, rows, corner, ahead, across):
             across[d, j] = total
 
 
+def count_pairs(kernel_shape: tuple[int, int]) -> int:
+    """Return how many pairs of shifts there are, order aside, each with itself too."""
+    taps = kernel_shape[0] * kernel_shape[1]
+    return taps * (taps + 1) // 2
+
+
+@register_jitable
+def _follow(ahead, across, columns, rows, corners, changes, pairs):
+    """Do what `fill_pairs` says."""
+    p, q = ahead.shape
+    top_left, top_right, low_left, low_right = corners[0], corners[1], corners[2], corners[3]
+    place = 0
+    for down in range(p):
+        for right in range(0 if down == 0 else 1 - q, q):
+            first, n = max(0, -right), q - abs(right) - 1
+            last = first + right
+            total = ahead[down, right] if right >= 0 else across[down, -right]
+            for c in range(n):
+                changes[c] = columns[down, first + c, last + c]
+            for i in range(p - down):
+                if i > 0:
+                    u, v = i - 1, i - 1 + down
+                    total += rows[right, u, v] if right >= 0 else rows[-right, v, u]
+                    for c in range(n):
+                        changes[c] += (
+                            low_right[u, first + c] * low_right[v, last + c]
+                            - low_left[u, first + c] * low_left[v, last + c]
+                            - top_right[u, first + c] * top_right[v, last + c]
+                            + top_left[u, first + c] * top_left[v, last + c]
+                        )
+                value = total
+                pairs[place] = value
+                for c in range(n):
+                    value += changes[c]
+                    pairs[place + 1 + c] = value
+                place += n + 1
+
+
 @_loop
-def fill_gram(ahead, across, columns, rows, corners, strip, gram):
-    r"""Fill the Gram matrix of all shifts of an image from its base entries and its rim.
+def fill_pairs(ahead, across, columns, rows, corners, changes, pairs):
+    r"""Fill in the products of all pairs of shifts of an image from base entries and its rim.
 
     Parameters
     ----------
@@ -68,73 +108,61 @@ def fill_gram(ahead, across, columns, rows, corners, strip, gram):
         The same for rows.
     corners : (4, p - 1, q - 1) float64 array
         The image's corners: top left, top right, bottom left, bottom right.
-    strip : (q, q) float64 array
-        Working space.
-    gram : (p, q, p, q) float64 array
-        Overwritten; exactly symmetric.
+    changes : (q,) float64 array
+        Overwritten.
+    pairs : (`count_pairs`,) float64 array
+        Overwritten: the products by the distance of the shifts, in the order in which they follow
+        from each other. `unfold` makes a matrix of them.
 
     Notes
     -----
-    One step of both shifts changes an entry by the strip that enters the window less the strip
+    One step of both shifts changes a product by the strip that enters the window less the strip
     that leaves it,
 
     .. math:: H_{a+e,\,b+e} = H_{ab} + \mathrm{entering}_{ab} - \mathrm{leaving}_{ab},
 
-    first along columns from the base entries, then along rows, where each strip follows the
-    same rule in one dimension. Cost: ``(p*q)**2`` steps, no pixel of the interior read.
+    along rows from the base entries, and along columns, where each strip follows the same rule in
+    one dimension. Cost: ``3 * (p*q)**2`` multiply-adds, no pixel of the interior read.
     """
-    p, q = ahead.shape
-    for d in range(p):
-        for b in range(q):
-            gram[0, 0, d, b] = ahead[d, b]
-        for a in range(1, q):
-            gram[0, a, d, 0] = across[d, a] if d > 0 else ahead[0, a]
-            for b in range(1, q):
-                gram[0, a, d, b] = gram[0, a - 1, d, b - 1] + columns[d, a - 1, b - 1]
-    top_left, top_right, low_left, low_right = corners[0], corners[1], corners[2], corners[3]
-    for i in range(1, p):
-        for k in range(i, p):
-            u, v = i - 1, k - 1
-            for b in range(q):
-                strip[0, b] = rows[b, u, v]
-            for a in range(1, q):
-                strip[a, 0] = rows[a, v, u]
-                for b in range(1, q):
-                    strip[a, b] = (
-                        strip[a - 1, b - 1]
-                        + (low_right[u, a - 1] * low_right[v, b - 1])
-                        - (low_left[u, a - 1] * low_left[v, b - 1])
-                        - (top_right[u, a - 1] * top_right[v, b - 1])
-                        + (top_left[u, a - 1] * top_left[v, b - 1])
-                    )
-            for a in range(q):
-                for b in range(q):
-                    gram[i, a, k, b] = gram[i - 1, a, k - 1, b] + strip[a, b]
-    for i in range(p):
-        for a in range(q):
-            for b in range(a):
-                gram[i, a, i, b] = gram[i, b, i, a]
-        for k in range(i):
-            for a in range(q):
-                for b in range(q):
-                    gram[i, a, k, b] = gram[k, b, i, a]
+    _follow(ahead, across, columns, rows, corners, changes, pairs)
 
 
-def count_pairs(kernel_shape: tuple[int, int]) -> int:
-    """Return how many pairs of shifts there are, order aside, each with itself too."""
-    taps = kernel_shape[0] * kernel_shape[1]
-    return taps * (taps + 1) // 2
+@register_jitable
+def _add_lags(one, other, length, sign, lag_sums):
+    """Add the products of two lines, one moved by 0, 1, ... pixels, to sums of them all."""
+    lags = len(lag_sums)
+    for lag in range(0, lags - 3, 4):
+        a, b, c, d = other[lag:], other[lag + 1 :], other[lag + 2 :], other[lag + 3 :]
+        at, bt, ct, dt = 0.0, 0.0, 0.0, 0.0
+        for t in range(length):
+            pixel = one[t]
+            at += pixel * a[t]
+            bt += pixel * b[t]
+            ct += pixel * c[t]
+            dt += pixel * d[t]
+        lag_sums[lag] += sign * at
+        lag_sums[lag + 1] += sign * bt
+        lag_sums[lag + 2] += sign * ct
+        lag_sums[lag + 3] += sign * dt
+    for lag in range(lags - lags % 4, lags):
+        a, at = other[lag:], 0.0
+        for t in range(length):
+            at += one[t] * a[t]
+        lag_sums[lag] += sign * at
 
 
-def rim_shape(kernel_shape: tuple[int, int], tile_shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the shape of what `slide_products` works in."""
+def rim_shapes(
+    kernel_shape: tuple[int, int], tile_shape: tuple[int, int]
+) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of what `slide_products` works in."""
     (p, q), (height, width) = kernel_shape, tile_shape
-    return 2 * p + 2 * q - 1, max(height + p, width + q) - 1
+    strips = (2, p - 1, width + q - 1), (2, q - 1, height + p - 1)
+    return (*strips, (p, q - 1, q - 1), (q, p - 1, p - 1), (4, p - 1, q - 1), (q,), (max(p, q),))
 
 
 @_loop
 def slide_products(x, kernel_shape, tile_shape, base, rim, pairs):
-    r"""Complete the products of all shifts of some images from those of the first shifts.
+    r"""Complete the products of all pairs of shifts of some images from those of the first shifts.
 
     Parameters
     ----------
@@ -144,69 +172,46 @@ def slide_products(x, kernel_shape, tile_shape, base, rim, pairs):
         ``(p, q)`` and ``(height, width)``, of the window.
     base : (n, 3, p, q) float64 array
         What `lags.add_tiles` finds.
-    rim : `rim_shape` float64 array
+    rim : tuple of float64 arrays of `rim_shapes`
         Overwritten.
     pairs : (n, `count_pairs`) float64 array
-        Overwritten; the products of all pairs of shifts, by their distance, in the order in which
-        they follow from each other. `unfold` has the matrix.
+        Overwritten as by `fill_pairs`.
 
     Notes
     -----
-    From one shift to the next what leaves the window is subtracted and what enters is added: a
-    column for shifts along a row, whose sums are kept, or a row.
-
-    Cost: about ``(height + width) * p * q * (p + q)`` multiply-adds an image.
+    The rims are those of images that are in cache. Cost: about ``2 * (height + width) * p * q *
+    (p + q)`` multiply-adds an image, and what `fill_pairs` costs.
     """
     (p, q), (height, width) = kernel_shape, tile_shape
-    # The rows and the columns (as rows) that leave, and those that enter; then working space.
-    above, below = rim[: p - 1], rim[p - 1 : 2 * p - 2]
-    before, behind = rim[2 * p - 2 : 2 * p + q - 3], rim[2 * p + q - 3 : 2 * p + 2 * q - 4]
-    leave, enter, line = rim[2 * p + 2 * q - 4], rim[2 * p + 2 * q - 3], rim[2 * p + 2 * q - 2]
-    beyond = line[width:]
+    across, down, columns, rows, corners, changes, sums = rim
     for s in range(len(x)):
-        image, out, place = x[s], pairs[s], 0
-        for r in range(p - 1):
-            for c in range(width + q - 1):
-                above[r, c] = image[r, c]
-                below[r, c] = image[height + r, c]
-        for r in range(height + p - 1):
-            for c in range(q - 1):
-                before[c, r] = image[r, c]
-                behind[c, r] = image[r, width + c]
-        for down in range(p):
-            for across in range(0 if down == 0 else 1 - q, q):
-                first, shifts = max(0, -across), q - abs(across)
-                total = base[s, 1, down, across] if across >= 0 else base[s, 2, down, -across]
-                n = shifts - 1
-                for c in range(n):
-                    one = before[first + c][:height]
-                    other = before[first + across + c][down : down + height]
-                    gone = 0.0
-                    for r in range(height):
-                        gone += one[r] * other[r]
-                    one = behind[first + c][:height]
-                    other = behind[first + across + c][down : down + height]
-                    come = 0.0
-                    for r in range(height):
-                        come += one[r] * other[r]
-                    leave[c], enter[c] = gone, come
-                for i in range(p - down):
-                    if i > 0:
-                        one, other = above[i - 1][first:], above[i - 1 + down][first + across :]
-                        after, beside = below[i - 1][first:], below[i - 1 + down][first + across :]
-                        for c in range(width + n):
-                            line[c] = after[c] * beside[c] - one[c] * other[c]
-                        for c in range(width):
-                            total += line[c]
-                        for c in range(n):
-                            leave[c] += line[c]
-                            enter[c] += beyond[c]
-                    value = total
-                    out[place] = value
-                    for j in range(n):
-                        value += enter[j] - leave[j]
-                        out[place + 1 + j] = value
-                    place += shifts
+        image = x[s]
+        for side in range(2):
+            for r in range(p - 1):
+                for c in range(width + q - 1):
+                    across[side, r, c] = image[side * height + r, c]
+            for r in range(height + p - 1):
+                for c in range(q - 1):
+                    down[side, c, r] = image[r, side * width + c]
+        for u in range(q - 1):
+            for v in range(q - 1):
+                sums[:p] = 0.0
+                for side in range(2):
+                    _add_lags(down[side, u], down[side, v], height, 2 * side - 1, sums[:p])
+                for lag in range(p):
+                    columns[lag, u, v] = sums[lag]
+        for u in range(p - 1):
+            for v in range(p - 1):
+                sums[:q] = 0.0
+                for side in range(2):
+                    _add_lags(across[side, u], across[side, v], width, 2 * side - 1, sums[:q])
+                for lag in range(q):
+                    rows[lag, u, v] = sums[lag]
+        for corner in range(4):
+            for r in range(p - 1):
+                for c in range(q - 1):
+                    corners[corner, r, c] = across[corner // 2, r, corner % 2 * width + c]
+        _follow(base[s, 1], base[s, 2], columns, rows, corners, changes, pairs[s])
 
 
 @_loop
@@ -216,7 +221,7 @@ def unfold(pairs, kernel_shape, both, grams):
     Parameters
     ----------
     pairs : (n, >= `count_pairs`) float64 array
-        As `slide_products` leaves them.
+        As `fill_pairs` leaves them.
     kernel_shape : (int, int)
         ``(p, q)``.
     both : bool

@@ -51,9 +51,10 @@ def _gram(
         entering = strips[1][1], strips[0][1], corners[3]
         rims.fill_base(autocorrelation, *entering, base[0], base[1])
     rows, columns = (entering - leaving for leaving, entering in strips)
-    gram = np.empty((p, q, p, q))
-    rims.fill_gram(base[0], base[1], columns, rows, corners, np.empty((q, q)), gram)
-    return gram.reshape(p * q, p * q)
+    products, gram = np.empty((1, rims.count_pairs((p, q)))), np.empty((1, p * q, p * q))
+    rims.fill_pairs(base[0], base[1], columns, rows, corners, np.empty(q), products[0])
+    rims.unfold(products, (p, q), True, gram)
+    return np.asarray(gram[0])
 
 
 def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "auto") -> Sums:

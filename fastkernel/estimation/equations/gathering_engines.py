@@ -75,6 +75,12 @@ def row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
     return length + lanes if length * dtype.itemsize % 4096 == 0 else length
 
 
+def rim_scratch(scratch: Scratch, kernel_shape: Shape, tile_shape: Shape) -> tuple[FloatArray, ...]:
+    """Return what `rims.slide_products` works in."""
+    shapes = rims.rim_shapes(kernel_shape, tile_shape)
+    return tuple(scratch.array(f"rim {i}", shape) for i, shape in enumerate(shapes))
+
+
 @dataclass(frozen=True, slots=True)
 class DirectJob:
     """Some tiles of a pair, multiplied in float64 or, where both are narrow integers, in int16."""
@@ -127,7 +133,7 @@ class WholeJob(DirectJob):
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
         pairs = np.empty((1, rims.count_pairs((p, q))))
         energy = self._add(x, y, tile, scratch, out)
-        rim = scratch.array("rim", rims.rim_shape((p, q), shape))
+        rim = rim_scratch(scratch, (p, q), shape)
         rims.slide_products(x[None], (p, q), shape, out, rim, pairs)
         rims.unfold(pairs, (p, q), True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])

@@ -11,18 +11,20 @@ so that a tile's own equations, found as those of a constant kernel, are all tha
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair, refuse_unusable
-from fastkernel._loops import lags, rims, small_systems, stencil
+from fastkernel._loops import lags, moments, rims, small_systems, stencil
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, run_jobs, shares
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.equations.chosen_rows import Choice, RowsJob
+from fastkernel.estimation.equations.gathering_engines import rim_scratch
 from fastkernel.estimation.fields.frame import Frame
 from fastkernel.estimation.polynomial import values_of
 
@@ -232,7 +234,7 @@ class _TilesJob:
             last = k == len(answers) - 1
             lags.add_tiles(x[None], answer[None], (height, width), last, sums, found[None])
             cross[:, k] = found[0].ravel()
-        rim = scratch.array("rim", rims.rim_shape((p, q), (height, width)))
+        rim = rim_scratch(scratch, (p, q), (height, width))
         rims.slide_products(x[None], (p, q), (height, width), found[None], rim, pairs[None])
         flat = answers[:, :, :width].reshape(len(answers), -1)
         rest[:] = flat @ flat.T
@@ -267,26 +269,24 @@ def _light(y: FloatArray, weights: FloatArray) -> tuple[float, float]:
     Detail tells of a kernel, not sky: what the blocks of a few pixels vary by more than twice as
     much as most of them.
     """
-    total = weights.sum()
-    heed = weights * (y - np.sum(weights * y) / total) ** 2
-    # A row for every block, 1 at its pixels.
-    down, across = (
-        (np.arange(n) // _BLOCK == np.arange(-(-n // _BLOCK))[:, None]).astype(np.float64)
-        for n in y.shape
-    )
-    blocks = down @ heed @ across.T
+    counts = [-(-n // _BLOCK) for n in y.shape]
+    blocks = np.empty(counts)
+    moments.block_energies(y, weights, _BLOCK, blocks)
     blocks = np.maximum(blocks - 2 * np.median(blocks), 0) + 1e-9 * blocks.max()
-    total = blocks.sum()
+    total = float(blocks.sum())
     if not (total > 0 and math.isfinite(total)):
         return (y.shape[0] - 1) / 2, (y.shape[1] - 1) / 2
     row, col = (
-        float(share @ (part @ np.arange(n) / part.sum(axis=1)))
-        for share, part, n in (
-            (blocks.sum(axis=1) / total, down, y.shape[0]),
-            (blocks.sum(axis=0) / total, across, y.shape[1]),
-        )
+        float(blocks.sum(axis=1 - axis) @ _middles(n) / total) for axis, n in enumerate(y.shape)
     )
     return row, col
+
+
+@lru_cache(16)
+def _middles(length: int) -> FloatArray:
+    """Return where the middles of the blocks of a line stand."""
+    starts = np.arange(0, length, _BLOCK)
+    return np.asarray((starts + np.minimum(starts + _BLOCK, length) - 1) / 2)
 
 
 def field_sums(

@@ -23,7 +23,11 @@ from fastkernel._typing import Background, Border, FloatArray, Progress, Ridge, 
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.equations.gathering_cost import is_narrow, largest_product
-from fastkernel.estimation.equations.gathering_engines import SCRATCH_DTYPES, row_length
+from fastkernel.estimation.equations.gathering_engines import (
+    SCRATCH_DTYPES,
+    rim_scratch,
+    row_length,
+)
 from fastkernel.estimation.polynomial import values_of
 from fastkernel.estimation.solvers.direct import refuse_too_few
 from fastkernel.estimation.solvers.options import SolverOptions
@@ -78,7 +82,7 @@ class _StackJob:
         base = np.zeros((n, lags.KINDS, p, q))
         lags.add_tiles(x, y, (height, width), True, scratch.array("sums", *sums), base)
         grams = scratch.array("grams", (n, m + 1, m + 1))
-        rim = scratch.array("rim", rims.rim_shape((p, q), (height, width)))
+        rim = rim_scratch(scratch, (p, q), (height, width))
         pairs = scratch.array("pairs", (n, rims.count_pairs((p, q))))
         rims.slide_products(x, (p, q), (height, width), base, rim, pairs)
         rims.unfold(pairs, (p, q), False, grams)
