@@ -228,6 +228,10 @@ def unfold(pairs, kernel_shape, both, grams):
         Whether both sides of the diagonal are asked for.
     grams : (n, >= p * q, >= p * q) float64 array
         Overwritten on the diagonal and above it, and below if ``both``.
+
+    Notes
+    -----
+    Cost: ``(p * q)**2 / 2`` moves, twice as many if ``both``.
     """
     p, q = kernel_shape
     for s in range(len(pairs)):
@@ -255,6 +259,10 @@ def fold(gram, kernel_shape, pairs):
         ``(p, q)``.
     pairs : (>= `count_pairs`,) float64 array
         Overwritten.
+
+    Notes
+    -----
+    Cost: ``(p * q)**2 / 2`` moves.
     """
     (p, q), place = kernel_shape, 0
     for down in range(p):
