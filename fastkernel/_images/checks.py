@@ -1,7 +1,6 @@
 """Casts, and the errors about arguments that functions share."""
 
 import math
-import os
 from numbers import Integral, Real
 from typing import Any, NoReturn, TypeVar, cast, get_args
 
@@ -10,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from fastkernel._images.lazy import LazyImage, is_lazy
 from fastkernel._images.masks import refuse_masked, unmasked
+from fastkernel._machine.memory import usable_memory
 from fastkernel._machine.tiles import split, told_workers, usable_cores
 from fastkernel._typing import AnyArray, Boundary, Shape
 
@@ -327,21 +327,13 @@ def refuse_larger_kernel(name: str, kernel_shape: Shape, image_shape: Shape) -> 
         raise ValueError(msg)
 
 
-def _memory() -> float:
-    """Return the bytes of the machine's memory; infinity where it does not tell."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return float("inf")
-
-
-def refuse_beyond_memory(needed: int, what: str, instead: str) -> None:
-    """Raise before arrays are made that the machine cannot hold."""
-    memory = _memory()
+def refuse_beyond_memory(needed: int, what: str, advice: str) -> None:
+    """Raise before arrays are made that cannot be held."""
+    memory = usable_memory()
     if needed > memory:
         msg = (
             f"{what} would take {needed} bytes ({needed / 2**30:.1f} GiB), more than this "
-            f"machine's memory ({memory / 2**30:.1f} GiB); {instead} needs none"
+            f"process may have ({memory / 2**30:.1f} GiB); {advice}"
         )
         raise MemoryError(msg)
 

@@ -43,7 +43,8 @@ def _axis(
     place = np.arange(size)
     inside = (place + origin >= 0) & (place + origin + taps <= length)
     sides = place[~inside]
-    refuse_beyond_memory(48 * (len(sides) + 1) * taps, "the border's index map", "convolve")
+    needed = 48 * (len(sides) + 1) * taps
+    refuse_beyond_memory(needed, "the border's index map", "convolve needs none")
     line = source_index(origin, origin + size + taps - 1, length, boundary)
     # Row 0 is the pattern of all places inside; a stable order keeps the taps of a pixel sorted.
     pixel = np.vstack([np.arange(taps), line[sides[:, None] + np.arange(taps)]])
@@ -165,7 +166,7 @@ def convolution_matrix(
         needed += entries * index_bytes
     elif format == "dense":
         needed += shape[0] * shape[1] * dtype.itemsize
-    refuse_beyond_memory(needed, "the convolution matrix", "convolution_operator")
+    refuse_beyond_memory(needed, "the convolution matrix", "convolution_operator needs none")
     data, indices = np.empty(entries, dtype), np.empty(entries, index)
     indptr = np.empty(shape[0] + 1, index)
     taps = np.ascontiguousarray(given[::-1, ::-1], np.float64)
@@ -243,7 +244,7 @@ def design_matrix(
     window = window_of_mode(mode, given.shape, (p, q), rule)
     height, width = window.shape
     needed = height * width * p * q * dtype.itemsize
-    refuse_beyond_memory(needed, "the design matrix", "normal_equations")
+    refuse_beyond_memory(needed, "the design matrix", "normal_equations needs none")
     matrix = np.empty((height * width, p * q), dtype)
     # The p - 1 rows that neighbouring strips share are loaded twice.
     part = max(p, JOB_ENTRIES // (width * p * q), 1)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastkernel._images.borders import load
+from fastkernel._images.checks import refuse_beyond_memory
 from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._loops import rims
 from fastkernel._machine.run import Run
@@ -25,6 +26,9 @@ from fastkernel.estimation.equations.gathering_engines import (
     tile_jobs,
 )
 from fastkernel.estimation.equations.sweeps import Job, each_pair
+
+# Matrices of their size that are held at a time while equations are formed, and solved.
+_GRAMS = 4
 
 
 class Sums(NamedTuple):
@@ -82,6 +86,11 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
         If a pixel that is used is not finite, or the sums overflow.
     """
     p, q = kernel_shape
+    refuse_beyond_memory(
+        _GRAMS * 8 * (p * q) ** 2,
+        f"the equations of a kernel of {p} by {q} taps",
+        "use a smaller kernel_shape",
+    )
 
     def make_jobs(_: int, pair: Pair) -> list[Job[Any]]:
         chosen = engine
