@@ -1,6 +1,7 @@
 """Casts, and the errors about arguments that functions share."""
 
 import math
+import sys
 from numbers import Integral, Real
 from typing import Any, NoReturn, TypeVar, cast, get_args
 
@@ -45,8 +46,13 @@ _Choice = TypeVar("_Choice", bound=str)
 MAX_DEGREE = 4
 
 
-def _is_integer(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_integer(value: Any) -> bool:
+    """Tell whether ``value`` is an integer that can count the elements of an array."""
+    return _is_whole(value) and abs(int(value)) <= sys.maxsize
 
 
 def as_image(value: Any, name: str, ndim: int = 2, *, lazy: bool = False) -> AnyArray:
@@ -108,7 +114,7 @@ def as_count(value: Any, name: str) -> int:
 
 def as_boundary(value: Any) -> Boundary:
     """Return the name of a border rule; names and numbers of other libraries are translated."""
-    if not isinstance(value, str) and not _is_integer(value):
+    if not isinstance(value, str) and not _is_whole(value):
         msg = f"boundary must be a string, or a number of OpenCV's, got {value!r}"
         raise TypeError(msg)
     name = value.lower() if isinstance(value, str) else int(value)
@@ -228,8 +234,8 @@ def as_shift(value: Any, n_axes: int | None = None) -> tuple[int, ...]:
         shifts = tuple(value)
     except TypeError:
         shifts = (None,)
-    if len(shifts) != (2 if n_axes is None else n_axes) or not all(map(_is_integer, shifts)):
-        advice = f"; say ({value}, 0) or (0, {value})" if _is_integer(value) else ""
+    if len(shifts) != (2 if n_axes is None else n_axes) or not all(map(_is_whole, shifts)):
+        advice = f"; say ({value}, 0) or (0, {value})" if _is_whole(value) else ""
         msg = f"shift must be {wanted}, got {value!r}{advice}"
         raise ValueError(msg)
     return tuple(map(int, shifts))
@@ -243,15 +249,24 @@ def as_channels(image: AnyArray, channel_axis: Any) -> AnyArray:
     return np.moveaxis(image, channel_axis, 0)
 
 
+def _as_float(value: Any) -> float:
+    """Return a real number as a float; infinity for an integer or fraction beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def as_number(value: Any, name: str) -> float:
     """Return ``value`` as a finite number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         msg = f"{name} must be a number, got {value!r}"
         raise TypeError(msg)
-    if not math.isfinite(value):
+    number = _as_float(value)
+    if not math.isfinite(number):
         msg = f"{name} must be finite, got {value!r}"
         raise ValueError(msg)
-    return float(value)
+    return number
 
 
 def as_positive(value: Any, name: str) -> float:
@@ -268,7 +283,7 @@ def as_penalty(value: Any, name: str) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         msg = f"{name} must be a number, got {value!r}"
         raise TypeError(msg)
-    number = float(value)
+    number = _as_float(value)
     if not (math.isfinite(number) and number >= 0):
         msg = f"{name} must be finite and at least 0, got {value!r}"
         raise ValueError(msg)
@@ -280,7 +295,7 @@ def as_fraction(value: Any, name: str, most: float) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         msg = f"{name} must be a number or None, got {value!r}"
         raise TypeError(msg)
-    number = float(value)
+    number = _as_float(value)
     if not 0 <= number <= most:
         msg = f"{name} must be from 0 to {most:g}, got {value!r}"
         raise ValueError(msg)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastkernel._images.checks import as_boundary, as_kernel_shape, as_shape, as_workers
+from fastkernel._images.checks import (
+    as_boundary,
+    as_kernel_shape,
+    as_number,
+    as_shape,
+    as_workers,
+)
 from fastkernel._images.windows import Window, window_of_pair
 from fastkernel._machine import lapack
 from fastkernel._typing import BoolArray, Border, Boundary, FloatArray, Shape
@@ -111,8 +117,14 @@ class KernelField:
         -------
         (p, q) float64 array
             In result units per source unit.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the place is no two finite numbers.
         """
-        return np.asarray(np.tensordot(self._frame.values(row, col), self.coefficients, 1))
+        values = self._frame.values(as_number(row, "row"), as_number(col, "col"))
+        return np.asarray(np.tensordot(values, self.coefficients, 1))
 
     def standard_errors_at(self, row: float, col: float) -> FloatArray:
         """Return the standard errors of the taps at a place of the result.
@@ -128,9 +140,15 @@ class KernelField:
             In units of the kernel. They cover noise that is independent from pixel to pixel and
             alike (with weights: of variances that are their inverses), not what the functions of
             position cannot follow. NaN where the source has noise of its own: they are not known.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the place is no two finite numbers.
         """
         unknowns = Unknowns(self.turn, self.scales, 0)
-        columns = unknowns.at(self._frame.values(row, col))
+        values = self._frame.values(as_number(row, "row"), as_number(col, "col"))
+        columns = unknowns.at(values)
         beside = np.zeros((len(self.factor) - unknowns.of_taps, len(columns)))
         white = lapack.solve_lower(self.factor, np.concatenate([columns.T, beside]))
         variance = self.noise_variance * np.sum(white**2, axis=0)
