@@ -23,6 +23,10 @@ from fastkernel.estimation.solvers.penalties import Penalty, gcv_weight
 from fastkernel.estimation.solvers.separable import alternate
 from fastkernel.estimation.solvers.solution import Solution, System
 
+# Sums of squares below which rounding is no longer relative; and between which the squares of
+# equations, which some solvers take, are numbers of float64.
+_LEAST_SQUARES, _SQUARED = 2.0**-1000, (2.0**-400, 2.0**400)
+
 
 def solve(system: System, options: SolverOptions, progress: Progress | None = None) -> Solution:
     """Find the kernel; `NormalEquations.solve` with its arguments checked.
@@ -53,6 +57,7 @@ def solve(system: System, options: SolverOptions, progress: Progress | None = No
     options.refuse_shape(shape)
     if not system.n_pixels:
         refuse_too_few(0, math.prod(shape))
+    _refuse_extremes(system, options)
     basis = options.basis
     if options.symmetric is not None:
         basis = symmetric_basis(shape, options.symmetric)
@@ -76,6 +81,21 @@ def solve(system: System, options: SolverOptions, progress: Progress | None = No
             raise
         raise SingularFitError(told) from reason
     return found._replace(ridge=ridge)
+
+
+def _refuse_extremes(system: System, options: SolverOptions) -> None:
+    """Raise for sums of squares that leave float64 on the way to the kernel."""
+    squares = options.penalty is None or options.descends or options.separable
+    least, most = _SQUARED if squares else (_LEAST_SQUARES, math.inf)
+    for name, size in (("source", system.gram.diagonal().max()), ("result", system.energy)):
+        if size and not least <= size <= most:
+            range_ = f"from {least:.0e}" + (f" to {most:.0e}" if squares else "")
+            msg = (
+                f"{name} must have a sum of squares {range_} for this solver and this ridge, "
+                f"got {size:.1e}: what follows from it is no number of float64; give the pixels "
+                "another unit, in which they are near 1"
+            )
+            raise ValueError(msg)
 
 
 def _reworded(reason: str, ridge: float, options: SolverOptions) -> str:

@@ -43,6 +43,7 @@ _HELD = 2 << 20
 
 NOT_FINITE = "a pixel is not finite"
 SINGULAR = "the images do not determine the kernel"
+EXTREME = "what follows from the sums of its squares is no number of float64"
 
 
 class _Part(NamedTuple):
@@ -149,8 +150,8 @@ class _StackJob:
             )
             try:
                 found = solve(system, self.options)
-            except SingularFitError:
-                part.reasons[i] = SINGULAR
+            except ValueError as reason:
+                part.reasons[i] = SINGULAR if isinstance(reason, SingularFitError) else EXTREME
                 continue
             energy = system.residual_energy(found.taps)
             by_shift = found.taps[::-1, ::-1].ravel()
