@@ -348,7 +348,9 @@ def refuse_unusable(
     pairs: Sequence[Pair], gram: FloatArray, moments: FloatArray, energy: float
 ) -> None:
     """Raise if sums show that a pixel is not finite, or that its products are not."""
-    if math.isfinite(float(gram.sum()) + float(moments.sum()) + energy):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(gram.sum()) + float(moments.sum()) + energy
+    if math.isfinite(total):
         return  # as nearly always: no sum is finite if a part of it is not
     if np.isfinite(gram).all() and np.isfinite(moments).all() and math.isfinite(energy):
         return

@@ -154,6 +154,8 @@ class _TilesJob:
     degrees: AnyArray
     known: FloatArray | None
 
+    # Another thread has not heard what the calling one ignores.
+    @np.errstate(over="ignore", invalid="ignore")
     def __call__(
         self, scratch: Scratch, stopped: Callable[[], bool]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import optimize
 
 from fastkernel._images.checks import as_choice, as_count, as_penalty, refuse_non_finite
+from fastkernel._images.extremes import refuse_extremes
 from fastkernel._images.pairs import OMIT, Fitted, Pair, held, used_images
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import wait_for
@@ -302,6 +303,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     taps = math.prod(kernel_shape)
     n_pixels = sum(pair.n_pixels for pair in pairs)
     refuse_too_few(n_pixels, taps)
+    refuse_extremes(pairs, "lad")
     n_points = _as_points(options.points, taps, n_pixels)
     course = _Course(_NUM_ITER if options.num_iter is None else options.num_iter, run.progress)
     tolerance = _TOL if options.tol is None else options.tol

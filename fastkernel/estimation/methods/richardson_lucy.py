@@ -10,6 +10,7 @@ import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.checks import as_count, as_flag, as_penalty, refuse_non_finite
+from fastkernel._images.extremes import refuse_extremes
 from fastkernel._images.pairs import OMIT, Cleaned, Fitted, Pair, held, used_images
 from fastkernel._loops import ratios, stencil
 from fastkernel._machine.run import Run
@@ -244,6 +245,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
     n_pixels = sum(pair.n_pixels for pair in pairs)
     refuse_too_few(n_pixels, math.prod(kernel_shape))
     _check_pixels(pairs, kernel_shape)
+    refuse_extremes(pairs, "richardson_lucy")
     seen, counts = source_sums(pairs, kernel_shape, run.silent)
     expect = partial(_expect, pairs, transforms=transforms_win(pairs, kernel_shape), run=run.silent)
     start = np.where(seen > 0, counts / seen.sum(), 0.0)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from fastkernel import convolve, estimate_kernel, estimate_kernels
+from fastkernel import convolve, estimate_kernel, estimate_kernel_field, estimate_kernels
 
 RNG = np.random.default_rng(0)
 SOURCE = RNG.random((40, 40)) + 0.1
@@ -21,6 +21,9 @@ ASKED = {
     "descent": {"solver": "gradient_descent", "num_iter": 20},
     "fista": {"solver": "fista", "num_iter": 20},
     "separable": {"separable": True},
+    "lad": {"method": "lad"},
+    "richardson_lucy": {"method": "richardson_lucy", "num_iter": 20},
+    "fft": {"method": "fft"},
 }
 
 
@@ -33,7 +36,7 @@ def test_another_unit_changes_no_kernel_or_is_refused(name, power):
         np.testing.assert_allclose(kernel, want, rtol=1e-9, atol=1e-12)
     else:
         assert abs(power) >= 300
-        told = "sum of squares|overflow float64|source is flat|do not determine"
+        told = "sum of squares|overflow float64|do not determine|largest pixel|must be finite"
         assert re.search(told, refusal)
 
 
@@ -51,6 +54,12 @@ def test_the_image_and_its_size_are_named():
         estimate_kernel(SOURCE * 1e100, RESULT, 3, ridge="gcv")
     with pytest.raises(ValueError, match=r"result must have a sum of squares .* another unit"):
         estimate_kernel(SOURCE, RESULT * 1e-100, 3, solver="fista")
+
+
+def test_a_field_of_overflowing_sums_is_refused():
+    for huge in (2.0**510, 2.0**600):
+        with pytest.raises(ValueError, match="overflow float64"):
+            estimate_kernel_field(SOURCE * huge, RESULT * huge, 3, degree=1, tile=8)
 
 
 def test_of_a_stack_one_pair_is_refused():
