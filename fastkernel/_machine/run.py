@@ -30,6 +30,16 @@ class Run:
             return self
         return Run(self.workers, lambda more, _: progress(done + more, total))
 
+    def halves(self, total: int) -> "tuple[Run, Run]":
+        """Return the same for two phases, of which the first has ``total`` steps: so do both."""
+        progress = self.progress
+        if progress is None:
+            return self, self
+        first = Run(self.workers, lambda done, _: progress(done, 2 * total))
+        return first, Run(
+            self.workers, lambda done, of: progress(total + total * done // of, 2 * total)
+        )
+
     @property
     def silent(self) -> "Run":
         """The same, and nobody hears of it: for a part of the work that another one reports."""

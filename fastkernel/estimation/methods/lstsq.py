@@ -212,8 +212,11 @@ def _first(pairs: list[Pair], problem: Problem, options: Options, engine: str, r
                 found = _corrected(some, options, run)
                 if found is not None:
                     return found
-    sums = gathered(pairs, shape, degree, run, engine)
-    return _solved_sums(pairs, sums, shape, options, run)
+    reading, solving = run, run
+    if options.descends or options.separable:
+        reading, solving = run.halves(sum(pair.window.n_pixels for pair in pairs))
+    sums = gathered(pairs, shape, degree, reading, engine)
+    return _solved_sums(pairs, sums, shape, options, solving)
 
 
 def _answer(found: _Fit, options: Options, scatter: FloatArray | None) -> KernelFit:
@@ -337,7 +340,7 @@ def _moved(found: _Fit, pairs: list[Pair], shape: Shape, options: Options, run: 
     if sums.worn:
         clean = [cleaned(pair) for pair in pairs]
         sums = gathered(clean, shape, degree, run.silent, options.engine)
-    return _solved_sums(pairs, sums, shape, options, run)
+    return _solved_sums(pairs, sums, shape, options, run.silent)
 
 
 def _unsaturated(found: _Fit, shape: Shape, options: Options, run: Run) -> _Fit:

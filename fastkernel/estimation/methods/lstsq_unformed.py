@@ -75,9 +75,12 @@ def fit_unformed(
     pairs = held(pairs)
     if ridge == 0:
         refuse_too_few(sum(pair.window.n_pixels for pair in pairs), math.prod(kernel_shape))
-    equations = unformed_equations(pairs, kernel_shape, run)
+    reading, solving = run, run
     if options.descends:
-        solution, energy = _descended(pairs, equations, ridge, options, run)
+        reading, solving = run.halves(sum(pair.window.n_pixels for pair in pairs))
+    equations = unformed_equations(pairs, kernel_shape, reading)
+    if options.descends:
+        solution, energy = _descended(pairs, equations, ridge, options, solving)
     else:
         solution, energy = _solved(pairs, equations, ridge, run)
     return fit_of(solution, energy, equations.n_pixels, method="lstsq")
