@@ -33,6 +33,12 @@ class Sums(NamedTuple):
     moments: FloatArray
     energy: float
 
+    def plus(self, other: Sums) -> Sums:
+        """Return the sums over the pixels of both."""
+        return Sums(
+            self.gram + other.gram, self.moments + other.moments, self.energy + other.energy
+        )
+
 
 def _gram(
     pair: Pair, kernel_shape: Shape, base: FloatArray, strips: Sequence[FloatArray]
@@ -55,7 +61,13 @@ def _gram(
     return gram.reshape(p * q, p * q)
 
 
-def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "auto") -> Sums:
+def gather(
+    pairs: Sequence[Pair],
+    kernel_shape: Shape,
+    run: Run,
+    engine: str = "auto",
+    whole: Sequence[Pair] | None = None,
+) -> Sums:
     """Return the sums of all pairs.
 
     Parameters
@@ -68,6 +80,8 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
         How.
     engine : {"auto", "integer", "float", "fft"}, optional
         How to sum; by the model of cost for "auto".
+    whole : sequence of Pair, optional
+        The pairs of which these are blocks, for messages.
 
     Returns
     -------
@@ -102,7 +116,7 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
                 elif isinstance(job, RimJob):
                     np.add(strips[job.axis], found, out=strips[job.axis])
             gram += _gram(pair, kernel_shape, base, strips)
-    refuse_unusable(pairs, gram, moments, energy)
+    refuse_unusable(whole or pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
 
 
