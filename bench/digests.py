@@ -41,6 +41,8 @@ def _feed(digest: Any, value: Any) -> None:
             _feed(digest, getattr(value, name))
     elif dataclasses.is_dataclass(value):
         for field in sorted(f.name for f in dataclasses.fields(value)):
+            if getattr(value, field) is None:  # what came later changes no digest
+                continue
             digest.update(field.encode())
             _feed(digest, getattr(value, field))
     elif isinstance(value, Mapping):

@@ -8,8 +8,9 @@ from typing import Any, NoReturn, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastkernel._images.lazy import LazyImage, is_lazy
+from fastkernel._images.lazy import LazyImage, is_dask, is_lazy
 from fastkernel._images.masks import refuse_masked, unmasked
+from fastkernel._images.windows import Within
 from fastkernel._machine.memory import usable_memory
 from fastkernel._machine.tiles import split, told_workers, usable_cores
 from fastkernel._typing import AnyArray, Boundary, Shape
@@ -99,6 +100,19 @@ def as_shape(value: Any, name: str, *, least: int = 1, one_for_both: bool = Fals
     return int(rows), int(cols)
 
 
+def as_within(value: Any) -> Within:
+    """Return ``value``, ``((top, left), (rows, cols))``, as the place of a part in a whole."""
+    try:
+        origin, shape = value
+    except (TypeError, ValueError):
+        msg = f"within must be ((top, left), (rows, cols)), got {value!r}"
+        raise ValueError(msg) from None
+    return Within(
+        as_shape(origin, "the first part of within", least=0),
+        as_shape(shape, "the second part of within"),
+    )
+
+
 def as_kernel_shape(value: Any) -> Shape:
     """Return ``value`` as ``(p, q)``; one integer stands for both."""
     return as_shape(value, "kernel_shape", one_for_both=True)
@@ -179,12 +193,7 @@ def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyAr
         msg = f"out must be a NumPy array, got {type(value).__name__}"
         raise TypeError(msg)
     refuse_masked(value, "out", "pass a plain array")
-    if value.dtype.newbyteorder("=") != np.dtype(dtype).newbyteorder("="):
-        msg = f"out must have dtype {np.dtype(dtype)}, got {value.dtype}"
-        raise TypeError(msg)
-    if value.shape != shape:
-        msg = f"out must have shape {shape}, got {value.shape}"
-        raise ValueError(msg)
+    _refuse_other(value, shape, dtype)
     if not value.flags.writeable:
         msg = "out must be writeable, got a read-only array; pass a copy or leave it out"
         raise ValueError(msg)
@@ -196,6 +205,38 @@ def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyAr
             )
             raise ValueError(msg)
     return value
+
+
+def _refuse_other(out: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Raise for an output of another dtype or shape."""
+    if np.dtype(out.dtype).newbyteorder("=") != np.dtype(dtype).newbyteorder("="):
+        msg = f"out must have dtype {np.dtype(dtype)}, got {out.dtype}"
+        raise TypeError(msg)
+    if tuple(out.shape) != shape:
+        msg = f"out must have shape {shape}, got {tuple(out.shape)}"
+        raise ValueError(msg)
+
+
+def as_target(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyArray) -> AnyArray:
+    """Return ``value``, known to be an array, or a store that is written by slices."""
+    if isinstance(value, np.ndarray):
+        arrays = {name: image for name, image in inputs.items() if isinstance(image, np.ndarray)}
+        return as_out(value, shape, dtype, **arrays)
+    written = all(hasattr(value, name) for name in ("shape", "dtype", "__setitem__"))
+    if not written or is_dask(value) or len(shape) != 2:
+        msg = (
+            "out must be a NumPy array, or for an image of two dimensions what has shape, dtype "
+            "and assignment to slices, such as a dataset of Zarr or HDF5, got "
+            f"{type(value).__name__}"
+        )
+        raise TypeError(msg)
+    _refuse_other(value, shape, dtype)
+    for name, image in inputs.items():
+        if isinstance(image, LazyImage) and image.is_of(value):
+            msg = f"out must not be {name}, which is read while out is written; pass another store"
+            raise ValueError(msg)
+    # A store takes what is asked of an array.
+    return cast(AnyArray, value)
 
 
 def as_stack(value: Any, name: str, *, least: int = 2) -> AnyArray:

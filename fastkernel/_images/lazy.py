@@ -19,6 +19,11 @@ class LazyImage:
         With ``shape``, ``dtype`` and slicing.
     name : str, optional
         What it is called where a part of it turns out to be masked.
+
+    Attributes
+    ----------
+    chunks : (int, int)
+        Rows and columns of what is decoded at a time; 1 where that is not told.
     """
 
     def __init__(self, array: Any, name: str = "image") -> None:
@@ -27,9 +32,54 @@ class LazyImage:
         self.dtype = np.dtype(array.dtype)
         self.ndim = len(self.shape)
         self.size = int(np.prod(self.shape, dtype=object))
+        self.chunks = chunks_of(array)
+
+    def is_of(self, array: object) -> bool:
+        """Return whether this is what is read."""
+        return self._array is array
 
     def __getitem__(self, key: Any) -> AnyArray:
         return unmasked(self._array[key], self._name)
+
+
+class LazyPart:
+    """A part of an image that is read by slices, read by slices of rows itself.
+
+    Parameters
+    ----------
+    image : LazyImage
+        The whole.
+    origin, shape : (int, int)
+        Where the part begins in it, and its size.
+    """
+
+    def __init__(self, image: LazyImage, origin: Shape, shape: Shape) -> None:
+        self._image, self._origin, self.shape, self.dtype = image, origin, shape, image.dtype
+
+    def __getitem__(self, key: tuple[slice, slice]) -> AnyArray:
+        rows, cols = (
+            slice(start + part.indices(n)[0], start + part.indices(n)[1])
+            for start, part, n in zip(self._origin, key, self.shape, strict=True)
+        )
+        return self._image[rows, cols]
+
+
+def chunks_of(array: Any, name: str = "chunks") -> Shape:
+    """Return rows and columns of the chunks of a store, at most its own; 1 where it has none."""
+    try:
+        rows, cols = (
+            min(int(n), max(int(length), 1))
+            for n, length in zip(getattr(array, name), array.shape, strict=True)
+        )
+    except (AttributeError, TypeError, ValueError):
+        return 1, 1
+    return max(rows, 1), max(cols, 1)
+
+
+def written_chunks(store: Any) -> Shape:
+    """Return rows and columns of what is best written at a time: shards, chunks, or 1."""
+    shards = chunks_of(store, "shards")
+    return shards if shards != (1, 1) else chunks_of(store)
 
 
 def is_lazy(value: Any) -> bool:
@@ -38,11 +88,23 @@ def is_lazy(value: Any) -> bool:
         return False
     if not all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__")):
         return False
+    if hasattr(value, "tocoo"):  # parts of a sparse matrix are no arrays either
+        return False
     try:
         np.dtype(value.dtype)
         return len(value.shape) == 2
     except TypeError:
         return False
+
+
+def is_dask(value: Any) -> bool:
+    """Return whether ``value`` is a Dask array, or a DataArray that holds one; imports nothing."""
+    return any(
+        getattr(type(part), "__module__", "").partition(".")[0] == "dask"
+        and hasattr(part, "__dask_graph__")
+        and hasattr(part, "chunks")
+        for part in (value, getattr(value, "data", None))
+    )
 
 
 def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> AnyArray:
@@ -72,7 +134,7 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
     out = np.zeros(shape, image.dtype)
     if not all(index.size for index in needed):
         return out
-    rows, cols = (_runs(index) for index in needed)
+    rows, cols = (runs(index) for index in needed)
     found = np.block([[image[r0:r1, c0:c1] for c0, c1 in cols] for r0, r1 in rows])
     # Where the part is the image's own, it is what was read.
     if all(np.array_equal(place, index) for place, index in zip(places, needed, strict=True)):
@@ -83,7 +145,9 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
     return out
 
 
-def _runs(index: NDArray[np.intp]) -> list[tuple[int, int]]:
+def runs(index: NDArray[np.intp]) -> list[tuple[int, int]]:
     """Return the half-open runs of consecutive numbers in a sorted index."""
+    if not index.size:
+        return []
     parts = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
     return [(int(part[0]), int(part[-1]) + 1) for part in parts]

@@ -13,11 +13,11 @@ from fastkernel._images.checks import (
     refuse_non_finite,
     refuse_overflow,
 )
-from fastkernel._images.lazy import LazyImage
+from fastkernel._images.lazy import LazyImage, LazyPart
 from fastkernel._images.masks import parted, refuse_masked
 from fastkernel._images.remembered import WeakImages
 from fastkernel._images.usable import Observed, PixelRules, observe
-from fastkernel._images.windows import Window, window_of_pair
+from fastkernel._images.windows import Window, Within, window_of_pair
 from fastkernel._loops import design_rows
 from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, BoolArray, Boundary, FloatArray, Images, Shape
@@ -79,6 +79,8 @@ class Pair(NamedTuple):
         Of the source's noise.
     which : str
         ``[i]`` in messages about one of several pairs.
+    part_of : Within or None
+        Where the window stands in that of a whole image; None where it is the whole.
     """
 
     source: AnyArray
@@ -88,11 +90,22 @@ class Pair(NamedTuple):
     weights: AnyArray | None = None
     source_variance: AnyArray | None = None
     which: str = ""
+    part_of: Within | None = None
+
+    @property
+    def within(self) -> Within:
+        """Where the window stands in that over which backgrounds are known."""
+        return self.part_of or Within((0, 0), self.window.shape)
 
     @property
     def even(self) -> bool:
         """Whether every pixel counts as the next."""
         return self.used is None and self.weights is None
+
+    @property
+    def lazy(self) -> bool:
+        """Whether an image is read by slices."""
+        return isinstance(self.source, LazyImage) or isinstance(self.result, LazyImage)
 
     @property
     def n_pixels(self) -> int:
@@ -326,9 +339,20 @@ def used_images(pairs: Sequence[Pair]) -> Iterator[tuple[str, AnyArray, Shape]]:
     """Yield what is read of pairs: its name in a message, its pixels, and where they begin."""
     for pair in pairs:
         (top, left), (height, width) = pair.window.result_origin, pair.window.shape
-        yield f"source{pair.which}", pair.source, (0, 0)
-        used = pair.result[top : top + height, left : left + width]
-        yield f"result{pair.which}", used, pair.window.result_origin
+        first, place = (0, 0), pair.window.result_origin
+        if pair.part_of is not None:
+            # Counted from the first pixel of the whole's window.
+            place, (row, col) = pair.part_of.origin, pair.window.source_origin
+            first = place[0] - row, place[1] - col
+        yield f"source{pair.which}", pair.source, first
+        yield f"result{pair.which}", window_of(pair.result, (top, left), (height, width)), place
+
+
+def window_of(image: AnyArray, origin: Shape, shape: Shape) -> AnyArray:
+    """Return a part of an image, which is not read yet where the image is read by slices."""
+    if isinstance(image, LazyImage):
+        return cast(AnyArray, LazyPart(image, origin, shape))
+    return image[origin[0] : origin[0] + shape[0], origin[1] : origin[1] + shape[1]]
 
 
 def in_memory(image: AnyArray) -> AnyArray:

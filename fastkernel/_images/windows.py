@@ -1,7 +1,7 @@
 """What a pair of shapes says: which pixels of source and result belong together."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from fastkernel._typing import Boundary, Mode, Shape
 
@@ -47,6 +47,21 @@ class Window:
     def n_pixels(self) -> int:
         """Number of output pixels."""
         return self.shape[0] * self.shape[1]
+
+
+class Within(NamedTuple):
+    """Where a window stands in that of a whole image, of which it is a part.
+
+    Attributes
+    ----------
+    origin : (int, int)
+        Its first pixel, counted from the first of the whole's window.
+    shape : (int, int)
+        Rows and columns of the whole's window.
+    """
+
+    origin: Shape
+    shape: Shape
 
 
 def centre(kernel_shape: Shape) -> Shape:

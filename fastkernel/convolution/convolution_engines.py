@@ -5,7 +5,7 @@ its worker's own scratch, which casts, re-orders and extends it. An output depen
 alone, so neither the number of workers nor the layout of an array changes a bit of it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -143,6 +143,15 @@ class Correlation:
         """The factors of the taps, where they have any."""
         return rank_one_factors(self.taps)
 
+    def chosen(self, engine: str, times: Mapping[str, float] | None = None) -> str:
+        """Return the engine, for "auto" by the model of cost, whose ``times`` may be known."""
+        if engine != "auto":
+            return engine
+        times = times or engine_times(self.window.shape, self.kernel_shape, self.dtype.itemsize)
+        # Whether a kernel is separable is asked only where that would be the fastest.
+        first, second, _ = sorted(times, key=lambda name: times[name])
+        return second if first == "separable" and self.factors is None else first
+
     def run(self, engine: str, workers: int) -> bool:
         """Compute the outputs; see `prepared`."""
         return self.prepared(engine, workers)()
@@ -162,12 +171,8 @@ class Correlation:
         callable
             Returns False where transforms met a number that is not finite, which spoils its tile.
         """
-        shapes = self.window.shape, self.kernel_shape
-        times = engine_times(*shapes, self.dtype.itemsize)
-        if engine == "auto":
-            # Whether a kernel is separable is asked only where that would be the fastest.
-            first, second, _ = sorted(times, key=lambda name: times[name])
-            engine = second if first == "separable" and self.factors is None else first
+        times = engine_times(self.window.shape, self.kernel_shape, self.dtype.itemsize)
+        engine = self.chosen(engine, times)
         make = {"direct": self._direct, "separable": self._separable, "fft": self._fft}[engine]
         way = make()
         tiles = Tiles(self.window.shape, way.tile_shape)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastkernel._images.blocks import blocks_of
 from fastkernel._images.borders import source_index
 from fastkernel._images.checks import (
     as_boundary,
@@ -18,13 +20,15 @@ from fastkernel._images.checks import (
     as_float_dtype,
     as_image,
     as_number,
-    as_out,
+    as_target,
     as_workers,
     float_dtype,
     refuse_larger_kernel,
     refuse_non_finite,
 )
+from fastkernel._images.lazy import LazyImage, is_dask
 from fastkernel._images.windows import MODES, Window, window_of_mode
+from fastkernel._machine.tiles import split
 from fastkernel._typing import (
     AnyArray,
     Border,
@@ -57,7 +61,9 @@ def convolve(
     Parameters
     ----------
     image : (m, n) array_like of real numbers
-        The image, in any unit, of any layout; memory maps are read tile by tile.
+        The image, in any unit, of any layout; memory maps are read tile by tile, and what is read
+        by slices, such as a dataset of Zarr or HDF5, block by block of whole chunks. A Dask array
+        makes one, by `fastkernel.dask.convolve`.
     kernel : (p, q) array_like of real numbers
         The kernel, which is flipped both ways. May be larger than the image, but in "valid".
     mode : {"full", "same", "valid"}, optional
@@ -75,8 +81,10 @@ def convolve(
     check_finite : bool, optional
         Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. By the
         others, "auto" among them, they spoil exactly those that the kernel reaches from them.
-    out : array, optional
+    out : array or store, optional
         Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
+        Or, for two dimensions, what has shape, dtype and assignment to slices, such as a dataset
+        of Zarr or HDF5: its chunks are written once each, and ``image`` may be larger than memory.
     dtype : {"float32", "float64"}, optional
         Of the output and of the sums. None is float32 for a float32 image, else float64.
     fill_value : float, optional
@@ -93,8 +101,8 @@ def convolve(
     Raises
     ------
     TypeError
-        If ``image`` or ``kernel`` is complex, masked or not of numbers, ``out`` is not an array
-        of the right dtype, or ``dtype``, ``fill_value`` or a flag is none.
+        If ``image`` or ``kernel`` is complex, masked or not of numbers, ``out`` is neither an
+        array nor a store of the right dtype, or ``dtype``, ``fill_value`` or a flag is none.
     ValueError
         If a tap is not finite, or a pixel where that matters; if the kernel does not fit inside
         the image in "valid", is not of rank one for "separable", ``fill_value`` comes with
@@ -111,7 +119,8 @@ def convolve(
 
     with ``c`` the centre tap in "same", 0 in "full", and ``(p - 1, q - 1)`` in "valid". Border
     rules are index maps: no padded copy is made, and memory beyond the output is a few tiles a
-    worker. Sums are taken in the dtype of the output. Transforms are those of overlap-save [1]_,
+    worker, or of what is read or written by slices a few blocks of 32 MiB. Sums are taken in the
+    dtype of the output. Transforms are those of overlap-save [1]_,
     of two tiles as the real and the imaginary part of one; their error is relative to the largest
     pixels nearby.
 
@@ -198,19 +207,26 @@ def _filtered(
     flipped: bool,
 ) -> AnyArray:
     """Check the arguments and run."""
-    given = as_image(image, "image", 2 if channel_axis is None else 3)
+    if is_dask(image) and channel_axis is None and not isinstance(out, np.ndarray):
+        from fastkernel.dask.convolve import filtered
+
+        there = method, dtype, fill_value, out, True, workers or 1
+        found: AnyArray = filtered(image, kernel, mode, boundary, *there, flipped=flipped)
+        return found
+    ndim = 2 if channel_axis is None else 3
+    given = as_image(image, "image", ndim, lazy=channel_axis is None)
     given_kernel = as_image(kernel, "kernel")
     mode, rule = as_choice(mode, "mode", MODES), as_boundary(boundary)
     engine = as_choice(method, "method", ("auto", *ENGINES))
     finite, threads = as_flag(check_finite, "check_finite"), as_workers(workers)
-    channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
-    shape, kernel_shape = channels.shape[1:], given_kernel.shape
+    channels = [given] if channel_axis is None else list(as_channels(given, channel_axis))
+    (m, n), (p, q) = channels[0].shape, given_kernel.shape
     if mode == "valid":
-        refuse_larger_kernel("kernel", kernel_shape, shape)
+        refuse_larger_kernel("kernel", (p, q), (m, n))
     computed = float_dtype(given) if dtype is None else as_float_dtype(dtype)
     window = replace(
-        window_of_mode(mode, shape, kernel_shape, rule, flipped=flipped),
-        fill_value=_as_fill_value(fill_value, rule, computed),
+        window_of_mode(mode, (m, n), (p, q), rule, flipped=flipped),
+        fill_value=as_fill_value(fill_value, rule, computed),
     )
     taps = as_taps(given_kernel, computed, flipped=flipped)
     found_shape: tuple[int, ...] = window.shape
@@ -219,26 +235,67 @@ def _filtered(
     if out is None:
         found = np.empty(found_shape, computed)
     else:
-        found = as_out(out, found_shape, computed, image=given, kernel=given_kernel)
-    outs = found[None] if channel_axis is None else np.moveaxis(found, channel_axis, 0)
-    planes = [Plane(x, y) for x, y in zip(channels, outs, strict=True)]
+        found = as_target(out, found_shape, computed, image=given, kernel=given_kernel)
+    by_blocks = isinstance(given, LazyImage) or not isinstance(found, np.ndarray)
+    outs = [found] if channel_axis is None else np.moveaxis(found, channel_axis, 0)
+    planes = [] if by_blocks else [Plane(x, y) for x, y in zip(channels, outs, strict=True)]
     work = Correlation(planes, taps, window)
     if engine == "separable" and work.factors is None:
         msg = "kernel must be of rank one for method='separable'; use 'auto'"
         raise ValueError(msg)
-    if work.run(engine, threads):
-        return found
-    if engine == "auto":
-        _spoil(work, threads)
-    elif finite:
-        advice = "crop it away, use method='direct', or say check_finite=False"
-        for i, x in enumerate(channels):
-            name = "image" if len(channels) == 1 else f"image channel {i}"
-            refuse_non_finite(name, x, advice=advice)
-            if x.dtype.kind == "f" and x.dtype.itemsize > computed.itemsize:
-                with np.errstate(over="ignore"):
-                    refuse_non_finite(f"{name} in {computed}", x.astype(computed), advice=advice)
+    options = engine, finite and engine != "auto", threads
+    if by_blocks:
+        _run_by_blocks(work, given, found, *options)
+    else:
+        _run(work, channels, *options)
     return found
+
+
+def _run_by_blocks(
+    work: Correlation, image: AnyArray, out: AnyArray, engine: str, refuse: bool, workers: int
+) -> None:
+    """Do as `_run` does, a block of an image at a time, by the engine that suits the whole."""
+    auto, engine = engine == "auto", work.chosen(engine)
+    for (top, left, height, width), part, window in blocks_of(
+        image, work.window, work.kernel_shape, out
+    ):
+        place = slice(top, top + height), slice(left, left + width)
+        stored = not isinstance(out, np.ndarray)
+        found = np.empty((height, width), work.dtype) if stored else out[place]
+        block = replace(work, planes=[Plane(part, found)], window=window)
+        if not block.run(engine, workers):
+            if auto:
+                _spoil(block, workers)
+            elif refuse:
+                _refuse_spoilt([image], work.dtype)
+                refuse = False  # what is finite need not be looked at again
+        if stored:
+            out[place] = found
+
+
+def _run(
+    work: Correlation, images: Sequence[AnyArray], engine: str, refuse: bool, workers: int
+) -> None:
+    """Correlate, and see to what transforms cannot."""
+    if work.run(engine, workers):
+        return
+    if engine == "auto":
+        _spoil(work, workers)
+    elif refuse:
+        _refuse_spoilt(images, work.dtype)
+
+
+def _refuse_spoilt(images: Sequence[AnyArray], dtype: np.dtype[Any]) -> None:
+    """Raise for the first pixel that transforms in a dtype cannot take."""
+    advice = "crop it away, use method='direct', or say check_finite=False"
+    for i, x in enumerate(images):
+        name = "image" if len(images) == 1 else f"image channel {i}"
+        refuse_non_finite(name, x, advice=advice)
+        if x.dtype.kind == "f" and x.dtype.itemsize > dtype.itemsize:
+            for top, bottom in split(x.shape[0], 256):
+                with np.errstate(over="ignore"):
+                    strip = x[top:bottom, :].astype(dtype)
+                refuse_non_finite(f"{name} in {dtype}", strip, (top, 0), advice)
 
 
 def _spoil(work: Correlation, workers: int) -> None:
@@ -281,7 +338,7 @@ def _spoil(work: Correlation, workers: int) -> None:
         plane.out[lost] = np.nan
 
 
-def _as_fill_value(value: Any, rule: Boundary, dtype: np.dtype[Any]) -> float:
+def as_fill_value(value: Any, rule: Boundary, dtype: np.dtype[Any]) -> float:
     """Return what stands beyond the frame, finite in ``dtype``."""
     fill = as_number(value, "fill_value")
     if fill != 0 and rule != "zero":

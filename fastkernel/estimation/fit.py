@@ -380,6 +380,12 @@ class KernelFit(Shown):
         index = _index(pair, len(several))
         if several.ndim == 1:
             return float(several[index])
+        if not self._fitted:
+            msg = (
+                "background must be False for this fit of a polynomial one: its equations are of "
+                "parts, and do not tell which source they make up"
+            )
+            raise ValueError(msg)
         shape, _, fitted, *_ = self._fitted[index]
         if source_shape != shape:
             msg = (

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.polynomial.legendre import leggrid2d, legvander
 from numpy.typing import ArrayLike
 
+from fastkernel._images.windows import Within
 from fastkernel._typing import FloatArray, Shape
 
 
@@ -12,9 +13,16 @@ def scaled(place: FloatArray, length: int) -> FloatArray:
     return (2 * place - (length - 1)) / max(length - 1, 1)
 
 
-def values_of(length: int, degree: int) -> FloatArray:
-    """Return the polynomials at every pixel of a line, (length, degree + 1)."""
-    return np.asarray(legvander(scaled(np.arange(float(length)), length), degree))
+def values_of(length: int, degree: int, start: int = 0, count: int | None = None) -> FloatArray:
+    """Return the polynomials at the pixels of a line, or at some, (length or count, degree + 1)."""
+    place = start + np.arange(float(length if count is None else count))
+    return np.asarray(legvander(scaled(place, length), degree))
+
+
+def lines_of(within: Within, shape: Shape, degree: int) -> list[FloatArray]:
+    """Return the polynomials at the rows and at the columns of a part, (n, degree + 1) each."""
+    axes = zip(within.shape, within.origin, shape, strict=True)
+    return [values_of(length, degree, start, count) for length, start, count in axes]
 
 
 def polynomial_image(

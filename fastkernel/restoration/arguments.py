@@ -4,8 +4,15 @@ import math
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from fastkernel._images.checks import as_boundary, as_image, refuse_non_finite
+from fastkernel._images.checks import (
+    as_boundary,
+    as_float_dtype,
+    as_image,
+    float_dtype,
+    refuse_non_finite,
+)
 from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, FloatArray, Shape
 
@@ -94,8 +101,13 @@ def as_weights(
     return list(planes)
 
 
-def refuse_negative_pixels(image: AnyArray, weights: AnyArray | None) -> None:
-    """Raise for the first pixel that counts and is negative or not finite."""
+def refuse_negative_pixels(
+    image: AnyArray, weights: AnyArray | None, origin: Shape = (0, 0)
+) -> None:
+    """Raise for the first pixel that counts and is negative or not finite.
+
+    ``origin`` is added to its index.
+    """
     for top, bottom in split(image.shape[0], 256):
         strip = image[top:bottom, :]
         fine = (strip >= 0) & (strip < np.inf)
@@ -105,10 +117,32 @@ def refuse_negative_pixels(image: AnyArray, weights: AnyArray | None) -> None:
             row, col = map(int, np.argwhere(~fine)[0])
             msg = (
                 f"image must be finite and not negative in Richardson-Lucy, got {strip[row, col]} "
-                f"at index {(row + top, col)}; clip it, add its background back, or give the "
-                "pixel weight 0"
+                f"at index {(row + top + origin[0], col + origin[1])}; clip it, add its "
+                "background back, or give the pixel weight 0"
             )
             raise ValueError(msg)
+
+
+def computed_in(image: AnyArray, dtype: DTypeLike | None, origin: Shape | None = None) -> AnyArray:
+    """Return an image that is restored in a dtype; itself for None.
+
+    ``origin`` is added to the index of a pixel that overflows.
+    """
+    asked = float_dtype(image) if dtype is None else as_float_dtype(dtype)
+    if asked == float_dtype(image):
+        return image
+    with np.errstate(over="ignore"):
+        found = image.astype(asked)
+    lost = np.argwhere(np.isinf(found) & np.isfinite(image))
+    if len(lost):
+        place = tuple(map(int, lost[0]))
+        at = place if origin is None else (place[0] + origin[0], place[1] + origin[1])
+        msg = (
+            f"image must be finite in {asked}, got {image[place]} at index {at}; use "
+            "dtype='float64'"
+        )
+        raise ValueError(msg)
+    return found
 
 
 def as_border(value: Any, further: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastkernel._images.checks import (
     as_boundary,
@@ -26,7 +26,7 @@ from fastkernel._machine.image_transforms import stages
 from fastkernel._machine.pair_transforms import Spectra
 from fastkernel._machine.tiles import Scratch
 from fastkernel._typing import AnyArray, Balance, FloatArray, Progress, Shape, Surround
-from fastkernel.restoration.arguments import as_psfs, as_range, refuse_zero_sum
+from fastkernel.restoration.arguments import as_psfs, as_range, computed_in, refuse_zero_sum
 from fastkernel.restoration.cross_validation import cross_validated, cross_validated_alone
 from fastkernel.restoration.framing import Regulariser, even, framed_spectra, laplacian
 from fastkernel.restoration.unknown_border import restore_unknown
@@ -105,10 +105,11 @@ def _work(
     boundary: Surround,
     channel_axis: int | None,
     workers: int | None,
+    dtype: DTypeLike | None = None,
     borders: tuple[str, ...] = ("auto", *BORDERS),
 ) -> _Work:
     """Check what every filter takes."""
-    given = as_image(image, "image", 2 if channel_axis is None else 3)
+    given = computed_in(as_image(image, "image", 2 if channel_axis is None else 3), dtype)
     channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
     shape = channels.shape[1], channels.shape[2]
     psfs = as_psfs(psf, shape, channel_axis, len(channels))
@@ -180,6 +181,7 @@ def inverse_filter(
     guarded: bool = False,
     clip: tuple[float | None, float | None] | None = None,
     channel_axis: int | None = None,
+    dtype: DTypeLike | None = None,
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> AnyArray:
@@ -195,12 +197,12 @@ def inverse_filter(
         What stands beyond the frame, as in `wiener`; "unknown" only when ``guarded``.
     guarded : bool, optional
         Which division: see Notes.
-    clip, channel_axis, workers, callback : as in `wiener`
+    clip, channel_axis, dtype, workers, callback : as in `wiener`
 
     Returns
     -------
     array of image's shape
-        float32 for a float32 image, else float64; in units of ``image`` over those of ``psf``'s
+        Of ``dtype``; in units of ``image`` over those of ``psf``'s
         sum.
 
     Raises
@@ -239,7 +241,7 @@ def inverse_filter(
     >>> bool(np.allclose(inverse_filter(blurred, psf, 0), image))
     True
     """
-    work = _work(image, psf, boundary, channel_axis, workers, BORDERS)
+    work = _work(image, psf, boundary, channel_axis, workers, dtype, BORDERS)
     epsilon, guarded = as_penalty(epsilon, "epsilon"), as_flag(guarded, "guarded")
     if work.boundary == "unknown" and not guarded:
         msg = (
@@ -261,6 +263,7 @@ def wiener(
     boundary: Surround = "auto",
     clip: tuple[float | None, float | None] | None = None,
     channel_axis: int | None = None,
+    dtype: DTypeLike | None = None,
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> AnyArray:
@@ -289,6 +292,9 @@ def wiener(
         Lowest and highest pixel of the answer, None where open. Nothing is clipped by default.
     channel_axis : int, optional
         The axis of a 3-dimensional image that holds channels.
+    dtype : {"float32", "float64"}, optional
+        Of the answer and of the computation, for which ``image`` is rounded to it. None is
+        float32 for a float32 image, else float64.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
     callback : callable, optional
@@ -297,13 +303,12 @@ def wiener(
     Returns
     -------
     array of image's shape
-        float32 for a float32 image, else float64; in units of ``image`` over those of ``psf``'s
-        sum. Pixels can be negative.
+        Of ``dtype``; in units of ``image`` over those of ``psf``'s sum. Pixels can be negative.
 
     Raises
     ------
     TypeError
-        If an array is complex, masked or not of numbers, or ``balance`` is no number.
+        If an array is complex, masked or not of numbers, or ``balance`` or ``dtype`` is none.
     ValueError
         If a pixel or tap is not finite, ``psf`` is zero everywhere, larger than the image or, with
         "edge_taper", of sum 0, the number of channels does not fit, or another argument is out of
@@ -373,7 +378,7 @@ def wiener(
     >>> bool(np.square(wiener(blurred, psf) - image).mean() < np.square(blurred - image).mean() / 4)
     True
     """
-    work = _work(image, psf, boundary, channel_axis, workers)
+    work = _work(image, psf, boundary, channel_axis, workers, dtype)
     chosen = None if isinstance(balance, str) else as_penalty(balance, "balance")
     if chosen is None:
         as_choice(balance, "balance", ("gcv",))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.ndimage import distance_transform_edt
 
 from fastkernel._images.checks import (
@@ -28,6 +28,7 @@ from fastkernel.restoration.arguments import (
     as_psfs,
     as_range,
     as_weights,
+    computed_in,
     refuse_negative_pixels,
     refuse_negative_taps,
 )
@@ -249,6 +250,7 @@ def richardson_lucy(
     noise: Noise | None = "auto",
     clip: tuple[float | None, float | None] | None = None,
     channel_axis: int | None = None,
+    dtype: DTypeLike | None = None,
     workers: int | None = None,
     callback: Progress | None = None,
 ) -> AnyArray:
@@ -285,7 +287,7 @@ def richardson_lucy(
         the residual is no more. "auto" estimates it, see Notes. None never stops.
         "poisson", for an image of counts: stop when twice the mean Kullback-Leibler divergence is
         no more than 1 [6]_.
-    clip, channel_axis, workers : as in `wiener`
+    clip, channel_axis, dtype, workers : as in `wiener`
     callback : callable, optional
         Called as ``callback(done, total)`` after every iteration, with those of all channels in
         ``total``; what it raises ends the work.
@@ -293,13 +295,12 @@ def richardson_lucy(
     Returns
     -------
     array of image's shape
-        float32 for a float32 image, else float64; in units of ``image`` over those of ``psf``'s
-        sum. Nonnegative.
+        Of ``dtype``; in units of ``image`` over those of ``psf``'s sum. Nonnegative.
 
     Raises
     ------
     TypeError
-        If an array is complex, masked or not of numbers, or a number is none.
+        If an array is complex, masked or not of numbers, or a number or ``dtype`` is none.
     ValueError
         If a pixel that has weight is negative or not finite; if ``psf`` is negative somewhere,
         not finite, zero everywhere or larger than the image; if the number of channels or the
@@ -363,7 +364,7 @@ def richardson_lucy(
     >>> bool(richardson_lucy(convolve(star, psf, "same"), psf, noise=None)[4, 4] > 0.99)
     True
     """
-    given = as_image(image, "image", 2 if channel_axis is None else 3)
+    given = computed_in(as_image(image, "image", 2 if channel_axis is None else 3), dtype)
     channels = given[None] if channel_axis is None else as_channels(given, channel_axis)
     shape, n = (channels.shape[1], channels.shape[2]), len(channels)
     psfs = as_psfs(psf, shape, channel_axis, n)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
+from fastkernel._images.blocks import blocks_of_tiles, chunks_beneath, surrounded
 from fastkernel._images.checks import (
     as_callback,
     as_channels,
+    as_float_dtype,
     as_image,
-    as_out,
     as_shape,
+    as_target,
     float_dtype,
+    refuse_non_finite,
 )
-from fastkernel._machine.tiles import Tiles
-from fastkernel._typing import AnyArray, Progress, Shape
-from fastkernel.restoration.arguments import as_psf, as_psfs
+from fastkernel._machine.tiles import Tile, Tiles
+from fastkernel._typing import AnyArray, FloatArray, Progress, Shape
+from fastkernel.restoration.arguments import as_psf, as_psfs, computed_in, refuse_negative_pixels
 from fastkernel.restoration.richardson_lucy import richardson_lucy
+
+# Rows, and columns, of a tile.
+_TILE = 1024
 
 # Sides of the PSF that a tile reads beyond its own.
 _SIDES = 2
@@ -32,9 +39,10 @@ def restore_tiled(
     psf: ArrayLike,
     *,
     out: AnyArray | None = None,
-    tile_shape: Shape = (1024, 1024),
+    tile_shape: Shape | None = None,
     halo: Shape | None = None,
     channel_axis: int | None = None,
+    dtype: DTypeLike | None = None,
     callback: Progress | None = None,
     **options: Any,
 ) -> AnyArray:
@@ -51,17 +59,23 @@ def restore_tiled(
     psf : (p, q) array_like of real numbers
         What a point became, no larger than a tile. Of shape (p, q) for all channels, or with an
         axis of channels.
-    out : array of image's shape, optional
-        Where to write, for instance a memory map: float32 for a float32 image, else float64,
-        apart from ``image``. It is written as tiles are done, also before an error.
+    out : array or store of image's shape, optional
+        Where to write, for instance a memory map, or what has shape, dtype and assignment to
+        slices, like a dataset of HDF5 or Zarr: of ``dtype``, apart from ``image``. It is written
+        as tiles are done, also before an error; the chunks of a store once each, where
+        ``tile_shape`` is a multiple of them or less.
     tile_shape : (int, int), optional
-        Rows and columns of what is written at a time.
+        Rows and columns of what is restored at a time. None for (1024, 1024), or what is next
+        below that in whole chunks of ``out``, or of ``image`` if ``out`` has none. Larger chunks
+        are parted evenly.
     halo : (int, int), optional
         Rows and columns that are read, restored and left out on each side of a tile, where the
         image has them. Two sides of the PSF, ``(2 * (p - 1), 2 * (q - 1))``, when None.
     channel_axis : int, optional
         The axis of a 3-dimensional array or memory map that holds channels, restored one after
         the other.
+    dtype : {"float32", "float64"}, optional
+        Of the answer and of the computation. None is float32 for a float32 image, else float64.
     callback : callable, optional
         Called as ``callback(done, total)`` after every tile; what it raises ends the work.
     options : optional
@@ -76,8 +90,8 @@ def restore_tiled(
     Raises
     ------
     TypeError
-        If an array is complex, masked or not of numbers, or ``out`` is not an array of the right
-        dtype.
+        If an array is complex, masked or not of numbers, ``out`` is neither an array nor a store
+        of the right dtype, or ``dtype`` is none.
     ValueError
         If ``psf`` is not finite, zero everywhere or larger than a tile, ``restore`` would choose
         a balance for every tile, another argument is out of its range, or ``restore`` raises one.
@@ -99,7 +113,9 @@ def restore_tiled(
     levels between them. That of a part that shows a bit of everything does for all.
     `inverse_filter` reaches too far for tiles.
 
-    Memory is what ``restore`` takes for a tile with its halo, of one channel.
+    Memory is what ``restore`` takes for a tile with its halo, of one channel, and of what is read
+    or written by slices a few blocks of 32 MiB, or of one chunk. A chunk is decoded once, and once
+    more where a neighbour of its block needs its columns for a halo.
 
     Examples
     --------
@@ -122,38 +138,91 @@ def restore_tiled(
     given = as_image(image, "image", 2 if channel_axis is None else 3, lazy=channel_axis is None)
     planes = [given] if channel_axis is None else list(as_channels(given, channel_axis))
     m, n = planes[0].shape
-    shape = as_shape(tile_shape, "tile_shape")
+    computed = float_dtype(given) if dtype is None else as_float_dtype(dtype)
+    if out is None:
+        found = np.empty(given.shape, computed)
+    else:
+        found = as_target(out, given.shape, computed, image=given)
+    shape = _as_tile_shape(tile_shape, chunks_beneath(given, found))
     shape = min(m, shape[0]), min(n, shape[1])
     if channel_axis is not None and np.ndim(psf) == 3:
         psfs = as_psfs(psf, shape, channel_axis, len(planes))
     else:
         psfs = [as_psf(psf, shape, whole="a tile")] * len(planes)
     p, q = psfs[0].shape
-    above, left = (
+    around = (
         (_SIDES * (p - 1), _SIDES * (q - 1)) if halo is None else as_shape(halo, "halo", least=0)
     )
-    dtype = float_dtype(given)
-    if out is None:
-        found = np.empty(given.shape, dtype)
-    else:
-        inputs = {"image": given} if isinstance(given, np.ndarray) else {}
-        found = as_out(out, given.shape, dtype, **inputs)
     _refuse_balances(restore, options)
     if restore is richardson_lucy:
         options.setdefault("noise", None)
     callback = as_callback(callback)
     outs = [found] if channel_axis is None else list(as_channels(found, channel_axis))
-    tiles = Tiles((m, n), shape)
-    for channel, (plane, taps, target) in enumerate(zip(planes, psfs, outs, strict=True)):
-        for done, (row, col, height, width) in enumerate(tiles, 1):
-            top, start = max(row - above, 0), max(col - left, 0)
-            part = plane[top : row + height + above, start : col + width + left]
-            restored = restore(part, taps, **options)
-            inner = np.s_[row - top : row - top + height, col - start : col - start + width]
-            target[row : row + height, col : col + width] = restored[inner]
-            if callback is not None:
-                callback(channel * len(tiles) + done, len(planes) * len(tiles))
+    blocks = blocks_of_tiles(planes[0], shape, around, outs[0])
+    done, total = 0, len(planes) * sum(len(Tiles(block[2:], shape)) for block in blocks)
+    for plane, taps, target in zip(planes, psfs, outs, strict=True):
+        work = _Tiles(partial(restore, **options), taps, shape, around, computed)
+        for given_block in surrounded(plane, blocks, around):
+            for _ in work.restored(*given_block, target):
+                done += 1
+                if callback is not None:
+                    callback(done, total)
     return found
+
+
+class _Tiles(NamedTuple):
+    """How tiles of an image are restored."""
+
+    restore: Callable[..., AnyArray]
+    psf: FloatArray
+    shape: Shape
+    halo: Shape
+    dtype: np.dtype[Any]
+
+    def restored(self, block: Tile, part: AnyArray, origin: Shape, out: AnyArray) -> Iterator[None]:
+        """Restore the tiles of a block, one a step; a store is written when all are."""
+        top, left, height, width = block
+        whole = slice(top, top + height), slice(left, left + width)
+        stored = not isinstance(out, np.ndarray)
+        found = np.empty((height, width), self.dtype) if stored else out[whole]
+        for row, col, rows, cols in Tiles((height, width), self.shape):
+            # Where the tile begins in the part, and where its halo does.
+            i, j = top + row - origin[0], left + col - origin[1]
+            first, start = max(i - self.halo[0], 0), max(j - self.halo[1], 0)
+            around = part[first : i + rows + self.halo[0], start : j + cols + self.halo[1]]
+            place = origin[0] + first, origin[1] + start
+            own = computed_in(around, self.dtype, place)
+            try:
+                restored = self.restore(own, self.psf)
+            except ValueError:
+                _refuse_pixels(self.restore, own, place)
+                raise
+            i, j = i - first, j - start
+            found[row : row + rows, col : col + cols] = restored[i : i + rows, j : j + cols]
+            yield
+        if stored:
+            out[whole] = found
+
+
+def _refuse_pixels(restore: Callable[..., AnyArray], part: AnyArray, origin: Shape) -> None:
+    """Raise for what of a tile cannot be restored, by its index in the image."""
+    if getattr(restore, "func", None) is richardson_lucy:
+        refuse_negative_pixels(part, None, origin)
+    refuse_non_finite("image", part, origin)
+
+
+def _as_tile_shape(value: Any, chunks: Shape) -> Shape:
+    """Return the shape of tiles, which part larger chunks evenly; by default of whole chunks."""
+    wanted = (_TILE, _TILE) if value is None else as_shape(value, "tile_shape")
+    rows, cols = (
+        -(-chunk // -(-chunk // tile))
+        if chunk > tile
+        else tile // chunk * chunk
+        if value is None
+        else tile
+        for tile, chunk in zip(wanted, chunks, strict=True)
+    )
+    return rows, cols
 
 
 def _refuse_balances(restore: Callable[..., AnyArray], options: dict[str, Any]) -> None:

@@ -4,11 +4,12 @@ import naive
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from scipy import sparse
 from shared import Dataset
 
 from fastkernel import estimate_kernel, normal_equations
+from fastkernel._images import blocks
 from fastkernel._images.lazy import LazyImage, is_lazy, read
-from fastkernel.estimation.equations import sweeps as gather
 
 
 @pytest.mark.parametrize("rule", naive.PAD_MODES)
@@ -32,7 +33,7 @@ def test_read_is_the_endless_image(rule, origin, shape, rng):
     + [("same", rule) for rule in naive.PAD_MODES],
 )
 def test_equations_are_those_of_the_arrays(which, mode, boundary, rng, monkeypatch):
-    monkeypatch.setattr(gather, "BLOCK_SHAPE", (4, 10))
+    monkeypatch.setattr(blocks, "BLOCK_SHAPE", (4, 10))
     image = rng.integers(0, 256, (37, 29)).astype(np.uint8)
     result = naive.convolve(image, np.ones((3, 4)), mode, boundary or "zero").astype(np.uint8)
     want = normal_equations(image, result, (3, 4), boundary=boundary)
@@ -45,7 +46,7 @@ def test_equations_are_those_of_the_arrays(which, mode, boundary, rng, monkeypat
 
 
 def test_pixels_are_read_once_and_block_by_block(rng, monkeypatch):
-    monkeypatch.setattr(gather, "BLOCK_SHAPE", (16, 1000))
+    monkeypatch.setattr(blocks, "BLOCK_SHAPE", (16, 1000))
     x = Dataset(rng.integers(0, 256, (200, 90)).astype(np.uint8))
     y = Dataset(x.array[4:, 4:])
     steps = []
@@ -75,7 +76,7 @@ def test_what_counts_as_lazy():
     image = np.zeros((3, 3))
     assert is_lazy(Dataset(image))
     assert not is_lazy(Dataset(np.zeros((3, 3, 3))))
-    for value in (image, image.tolist(), 3, memoryview(image), "text"):
+    for value in (image, image.tolist(), 3, memoryview(image), "text", sparse.csr_array(image)):
         assert not is_lazy(value)
 
 

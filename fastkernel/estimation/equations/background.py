@@ -16,30 +16,19 @@ References
    squares problems whose variables separate", SIAM J. Numer. Anal. 10 (1973) 413-432.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.legendre import legvander
 from scipy import linalg
 
-from fastkernel._images.borders import load
-from fastkernel._images.lazy import LazyImage, read
-from fastkernel._images.pairs import Pair, refuse_unusable
-from fastkernel._loops import moments
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares
-from fastkernel._typing import AnyArray, Boundary, FloatArray, Shape
+from fastkernel._typing import FloatArray, Shape
 from fastkernel.errors import SingularFitError
-from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel.estimation.equations.normal_equations import NormalEquations
-from fastkernel.estimation.equations.sweeps import BLOCK_SHAPE
-from fastkernel.estimation.polynomial import polynomial_image, scaled, values_of
+from fastkernel.estimation.polynomial import polynomial_image
 from fastkernel.estimation.solvers.direct import factorise
 
 _EPS = float(np.finfo(np.float64).eps)
-
-# Pixels below which threads cost more than they save.
-THREADED_PIXELS = 1_000_000
 
 # Share of a source's energy below which what a background leaves of it is rounding.
 _ROUNDING = 64 * _EPS
@@ -49,146 +38,6 @@ def terms_of(degree: int) -> tuple[list[int], list[int]]:
     """Return the degrees along rows and along columns of the terms of one total degree."""
     pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     return [i for i, _ in pairs], [j for _, j in pairs]
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """The polynomials along one axis, at every shift of a window over a virtual source.
-
-    The pixels that the window covers at every shift, the core, need to be summed at one shift
-    alone: a shifted polynomial is a sum of those that are not. The other pixels, ``k - 1`` at
-    either end, are kept one by one.
-
-    Attributes
-    ----------
-    weights : (degree + 1, n + k - 1) float64 array
-        Legendre polynomials over the core, 0 elsewhere.
-    places : (n + k - 1,) intp array
-        Which feature a pixel beyond the core is, -1 in the core.
-    mix : (features, k, degree + 1) float64 array
-        What every feature, sums over the core first, adds to the sums at every shift.
-    """
-
-    weights: FloatArray
-    places: AnyArray
-    mix: FloatArray
-
-
-def _axis(n: int, k: int, degree: int) -> _Axis:
-    """Return the polynomials of an axis of ``n`` outputs and ``k`` taps."""
-    length, first, last = n + k - 1, k - 1, max(n, k - 1)
-    place = np.arange(float(length))
-    core = (place >= first) & (place < last)
-    weights = np.where(core[:, None], legvander(scaled(place, n), degree), 0.0).T
-    nodes = np.linspace(-1.0, 1.0, degree + 1) if degree else np.zeros(1)
-    shifts = 2.0 * np.arange(k) / max(n - 1, 1)
-    shifted = legvander(nodes[:, None] - shifts, degree)
-    within = np.linalg.solve(
-        legvander(nodes, degree), shifted.reshape(degree + 1, k * (degree + 1))
-    ).reshape(degree + 1, k, degree + 1)
-    rim = np.flatnonzero(~core)
-    offset = place[rim, None] - np.arange(k)
-    beyond = legvander(scaled(offset, n), degree)
-    beyond[(offset < 0) | (offset >= n)] = 0
-    places = np.full(length, -1)
-    places[rim] = degree + 1 + np.arange(rim.size)
-    return _Axis(np.ascontiguousarray(weights), places, np.concatenate([within, beyond]))
-
-
-def _add_features(
-    pixels: FloatArray, top: int, left: int, axes: tuple[_Axis, _Axis], out: FloatArray
-) -> None:
-    """Add what a tile of the virtual source holds of every pair of features to ``out``."""
-    (height, width), (rows, cols) = pixels.shape, axes
-    n = len(rows.weights)
-    beyond = np.flatnonzero(cols.places[left : left + width] >= 0)
-    across = np.zeros((height, n))
-    weights = np.ascontiguousarray(cols.weights[:, left : left + width])
-    moments.add_row_sums(pixels, width, weights, across)
-    features = np.concatenate([across, pixels[:, beyond]], axis=1)
-    number = np.concatenate([np.arange(n), cols.places[left + beyond]])
-    down = np.zeros((len(number), n))
-    weights = np.ascontiguousarray(rows.weights[:, top : top + height])
-    moments.add_row_sums(np.ascontiguousarray(features.T), height, weights, down)
-    out[:n, number] += down.T
-    beyond = np.flatnonzero(rows.places[top : top + height] >= 0)
-    out[np.ix_(rows.places[top + beyond], number)] += features[beyond]
-
-
-@dataclass(frozen=True, slots=True)
-class _FeatureJob:
-    """Some tiles of a virtual image.
-
-    Attributes
-    ----------
-    image, origin, boundary
-        What is read, where it begins in ``image`` and what stands beyond.
-    tiles : sequence of tiles
-        Parts of what is read.
-    place : (int, int)
-        Where it begins in the virtual source.
-    axes : (_Axis, _Axis)
-        Rows and columns.
-    """
-
-    image: AnyArray
-    origin: Shape
-    boundary: Boundary
-    tiles: Sequence[Tile]
-    place: Shape
-    axes: tuple[_Axis, _Axis]
-
-    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> FloatArray:
-        out = np.zeros((len(self.axes[0].mix), len(self.axes[1].mix)))
-        for top, left, height, width in self.tiles:
-            if stopped():
-                break
-            pixels = scratch.array("pixels", (height, width))
-            load(self.image, (self.origin[0] + top, self.origin[1] + left), self.boundary, pixels)
-            _add_features(pixels, self.place[0] + top, self.place[1] + left, self.axes, out)
-        return out
-
-
-def _blocks(
-    image: AnyArray, origin: Shape, shape: Shape, boundary: Boundary
-) -> Iterator[tuple[AnyArray, Shape, Boundary, Tile]]:
-    """Yield an image whole, or block by block where it is read by slices."""
-    if not isinstance(image, LazyImage):
-        yield image, origin, boundary, (0, 0, *shape)
-        return
-    for tile in Tiles(shape, BLOCK_SHAPE):
-        top, left, *size = tile
-        place = origin[0] + top, origin[1] + left
-        yield read(image, place, (size[0], size[1]), boundary), (0, 0), "zero", tile
-
-
-def _polynomial_sums(
-    image: AnyArray,
-    origin: Shape,
-    window_shape: Shape,
-    kernel_shape: Shape,
-    boundary: Boundary,
-    degree: int,
-    workers: int,
-) -> FloatArray:
-    """Return the sums over a window at every shift, (p, q, degree + 1, degree + 1)."""
-    (p, q), n = kernel_shape, degree + 1
-    rows, cols = (_axis(*line, degree) for line in zip(window_shape, kernel_shape, strict=True))
-    total = np.zeros((len(rows.mix), len(cols.mix)))
-    shape = window_shape[0] + p - 1, window_shape[1] + q - 1
-    for part, start, rule, (top, left, height, width) in _blocks(image, origin, shape, boundary):
-        tiles = Tiles((height, width), engines.direct_tile_shape("float", width))
-        jobs = [
-            _FeatureJob(part, start, rule, tiles_of_job, (top, left), (rows, cols))
-            for tiles_of_job in shares(tiles, engines.MAX_JOBS)
-        ]
-        threads = workers if height * width > THREADED_PIXELS else 1
-        for found in run_jobs(jobs, Scratch, threads):
-            total += found
-    with np.errstate(over="ignore", invalid="ignore"):
-        down = rows.mix.reshape(len(rows.mix), -1).T @ total
-        both = down @ cols.mix.reshape(len(cols.mix), -1)
-    return both.reshape(p, n, q, n).transpose(0, 2, 1, 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,12 +58,16 @@ class BackgroundSums:
         ``phi.T @ phi``.
     moments : (terms,) float64 array
         ``phi.T @ y`` in result units.
+    shape : (int, int) or None
+        Rows and columns of fitted pixels of the whole image whose parts share the background;
+        None where there are no parts.
     """
 
     degree: int
     products: FloatArray
     gram: FloatArray
     moments: FloatArray
+    shape: Shape | None = None
 
     @property
     def terms(self) -> int:
@@ -223,11 +76,11 @@ class BackgroundSums:
 
     def plus(self, other: "BackgroundSums", sign: int) -> "BackgroundSums":
         """Return the sums over this one's pixels and another's, or (-1) less those."""
-        return BackgroundSums(
-            self.degree,
-            self.products + sign * other.products,
-            self.gram + sign * other.gram,
-            self.moments + sign * other.moments,
+        return replace(
+            self,
+            products=self.products + sign * other.products,
+            gram=self.gram + sign * other.gram,
+            moments=self.moments + sign * other.moments,
         )
 
     def solve(self, moments: FloatArray) -> FloatArray:
@@ -235,98 +88,45 @@ class BackgroundSums:
         return np.asarray(linalg.solve(self.gram, moments, assume_a="pos", check_finite=False))
 
 
-def background_sums(
-    pair: Pair, kernel_shape: Shape, degree: int, workers: int = 1
-) -> BackgroundSums:
-    """Gather the sums of a pair with the polynomials of a background.
+class Eliminated(NamedTuple):
+    """Equations of a kernel alone; see `eliminated`."""
 
-    Parameters
-    ----------
-    pair : Pair
-        Source, result, and which of their pixels belong together.
-    kernel_shape : (int, int)
-        ``(p, q)``, in pixels.
-    degree : int
-        Total degree, from 0 (a constant) to 4.
-    workers : int, optional
-        Threads to use. The answer is the same bit for bit.
-
-    Returns
-    -------
-    BackgroundSums
-        A constant's of integer images are exact while they are below 2**53.
-
-    Raises
-    ------
-    ValueError
-        If the window has fewer rows or columns than ``degree + 1``, or a pixel that is used is
-        not finite.
-
-    Notes
-    -----
-    Both images are read once, at ``degree + 1`` multiply-adds a pixel, whatever the kernel.
-    """
-    source, result, window, *_ = pair
-    if min(window.shape) <= degree:
-        msg = (
-            f"background of degree {degree} needs at least {degree + 1} rows and columns of "
-            f"fitted pixels, got {window.shape}; lower the degree"
-        )
-        raise ValueError(msg)
-    i, j = terms_of(degree)
-    products, answer = (
-        _polynomial_sums(image, origin, window.shape, shape, window.boundary, degree, workers)
-        for image, origin, shape in (
-            (source, window.source_origin, kernel_shape),
-            (result, window.result_origin, (1, 1)),
-        )
-    )
-    # A shift by (u, v) belongs to the tap that a convolution flips onto it.
-    by_tap = products[::-1, ::-1, i, j].reshape(-1, len(i)).copy()
-    phi_rows, phi_cols = (values_of(n, degree) for n in window.shape)
-    gram = (phi_rows.T @ phi_rows)[np.ix_(i, i)] * (phi_cols.T @ phi_cols)[np.ix_(j, j)]
-    found = answer[0, 0, i, j]
-    refuse_unusable([pair], by_tap, found, 0.0)
-    return BackgroundSums(degree, by_tap, gram, found)
+    gram: FloatArray
+    moments: FloatArray
+    energy: float
 
 
-def eliminate(equations: NormalEquations, backgrounds: Sequence[BackgroundSums]) -> NormalEquations:
+def eliminated(
+    gram: FloatArray, moments: FloatArray, energy: float, backgrounds: Sequence[BackgroundSums]
+) -> Eliminated:
     r"""Return the equations of the kernel alone, each pair's best background taken for granted.
 
     Parameters
     ----------
-    equations : NormalEquations
-        Of all pairs together, without backgrounds.
+    gram, moments, energy
+        Of all pairs together, without backgrounds, as in `NormalEquations`.
     backgrounds : sequence of BackgroundSums
         One a pair.
 
     Returns
     -------
-    NormalEquations
+    Eliminated
         :math:`H - C B^{-1} C^T`, :math:`r - C B^{-1} s` and :math:`e - s^T B^{-1} s`. The Gram
         matrix is zero where what is left of it is rounding: the sources are then backgrounds
         themselves.
     """
-    gram, right, energy = equations.gram.copy(), equations.moments.copy(), equations.energy
+    left, right, rest = gram.copy(), moments.copy(), energy
     for sums in backgrounds:
         lower = _factor(sums)
         columns = np.column_stack([sums.products.T, sums.moments])
         white = linalg.solve_triangular(lower, columns, lower=True, check_finite=False)
         taps, answer = white[:, :-1], white[:, -1]
-        gram -= taps.T @ taps
+        left -= taps.T @ taps
         right -= answer @ taps
-        energy -= float(answer @ answer)
-    if np.trace(gram) <= _ROUNDING * np.trace(equations.gram):
-        gram[:] = 0
-    energy = max(energy, 0.0)
-    return replace(
-        equations,
-        gram=gram,
-        moments=right,
-        energy=energy,
-        background_terms=equations.background_terms + sum(sums.terms for sums in backgrounds),
-        background_energy=equations.background_energy + (equations.energy - energy),
-    )
+        rest -= float(answer @ answer)
+    if np.trace(left) <= _ROUNDING * np.trace(gram):
+        left[:] = 0
+    return Eliminated(left, right, max(rest, 0.0))
 
 
 def _factor(sums: BackgroundSums) -> FloatArray:
@@ -354,6 +154,12 @@ def as_background(sums: BackgroundSums, coefficients: FloatArray) -> float | Flo
     out = np.zeros((sums.degree + 1, sums.degree + 1))
     out[terms_of(sums.degree)] = coefficients
     return out
+
+
+def as_coefficients(background: float | FloatArray) -> FloatArray:
+    """Return a background, a number or a matrix by degree, as coefficients, one a term."""
+    matrix = np.atleast_2d(np.asarray(background, np.float64))
+    return np.asarray(matrix[terms_of(len(matrix) - 1)])
 
 
 def background_of(sums: BackgroundSums, kernel: FloatArray) -> float | FloatArray:
@@ -398,3 +204,23 @@ def background_image(background: float | FloatArray, window_shape: Shape) -> Flo
            [6., 7., 8.]])
     """
     return polynomial_image(background, window_shape, (0, 0), window_shape)
+
+
+def told(background: BackgroundSums | None) -> str:
+    """Return what a message says of a background."""
+    if background is None:
+        return "none"
+    return f"one of degree {background.degree} over {background.shape} fitted pixels"
+
+
+def joined(one: BackgroundSums | None, other: BackgroundSums | None) -> BackgroundSums | None:
+    """Return the sums over the pixels of both, or raise ValueError."""
+    if one is None or other is None:
+        return one or other
+    if (one.degree, one.shape) != (other.degree, other.shape):
+        msg = (
+            f"cannot join {told(one)} and {told(other)}: only parts of one image share a "
+            "background; eliminate() that of each image before they are added"
+        )
+        raise ValueError(msg)
+    return one.plus(other, 1)

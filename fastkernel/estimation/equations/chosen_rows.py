@@ -24,7 +24,7 @@ from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
 from fastkernel.estimation.equations.background import BackgroundSums, terms_of
 from fastkernel.estimation.equations.sweeps import each_pair
-from fastkernel.estimation.polynomial import values_of
+from fastkernel.estimation.polynomial import lines_of
 
 Choice = Literal["fitted", "left out"]
 
@@ -229,7 +229,7 @@ def rows_of(
     def make_jobs(_: int, pair: Pair) -> list[RowsJob]:
         shape = pair.window.shape
         thin = thinning(pair, kernel_shape, share) if share < 1 else None
-        down, across = (values_of(n, degree or 0).T for n in shape)
+        down, across = (line.T for line in lines_of(pair.within, shape, degree or 0))
         tiles = Tiles(shape, engines.direct_tile_shape("float", shape[1]))
         return [
             RowsJob(pair, kernel_shape, part, (down, across), degrees, choice, thin)

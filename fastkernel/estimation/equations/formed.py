@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,12 +25,12 @@ from fastkernel._typing import (
 )
 from fastkernel.estimation.equations.background import (
     BackgroundSums,
-    background_sums,
-    eliminate,
 )
 from fastkernel.estimation.equations.chosen_rows import RowSums
 from fastkernel.estimation.equations.gathering import Sums, as_engine, gather
 from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.equations.polynomial_sums import background_sums
+from fastkernel.estimation.equations.sweeps import resident
 from fastkernel.estimation.equations.uneven import uneven_sums
 from fastkernel.estimation.problem import problem_of
 
@@ -66,7 +67,7 @@ class Gathered(NamedTuple):
         return self.sums.energy < _WORN * self.read
 
     def equations(self, kernel_shape: Shape) -> NormalEquations:
-        """Return the equations of the kernel, less the best backgrounds."""
+        """Return the equations of the kernel, less the best backgrounds but that of a part."""
         # A shift by (i, j) belongs to the tap that a convolution flips onto it.
         equations = NormalEquations(
             np.ascontiguousarray(self.sums.gram[::-1, ::-1]),
@@ -76,7 +77,10 @@ class Gathered(NamedTuple):
             kernel_shape,
             total_weight=self.total_weight,
         )
-        return eliminate(equations, self.backgrounds) if self.backgrounds else equations
+        if self.backgrounds and self.backgrounds[0].shape is not None:
+            return replace(equations, background=self.backgrounds[0])
+        # No pixels have no background.
+        return equations.less(self.backgrounds) if self.n_pixels else equations
 
     def changed(self, rows: Sequence[RowSums], sign: int, n_pixels: int, weight: float) -> Gathered:
         """Return the sums with the rows of some more pixels, or of some fewer."""
@@ -124,30 +128,55 @@ def gathered(
         Of single rows that are taken, where pixels do not count alike; see `rows_of`.
     """
     backgrounds: list[BackgroundSums | None] = [None] * len(pairs)
-    even = [pair for pair in pairs if pair.even]
+    even = [pair for pair in pairs if pair.even and not (pair.lazy and degree is not None)]
     total = sum(pair.window.n_pixels for pair in pairs)
     found = []
     if even:
         found.append(gather(even, kernel_shape, run.part(0, total), engine))
     done = sum(pair.window.n_pixels for pair in even)
     for i, pair in enumerate(pairs):
+        part = run.part(done, total)
         if not pair.even:
-            part = run.part(done, total)
             sums, backgrounds[i] = uneven_sums(pair, kernel_shape, degree, part, engine, share)
+            found.append(sums)
+            done += pair.window.n_pixels
+        elif pair.lazy and degree is not None:
+            sums, backgrounds[i] = _read_once(pair, kernel_shape, degree, part, engine)
             found.append(sums)
             done += pair.window.n_pixels
         elif degree is not None:
             backgrounds[i] = background_sums(pair, kernel_shape, degree, run.workers)
-    gram, moments, energy = found[0]
+        part_of, sums_beside = pair.part_of, backgrounds[i]
+        if part_of is not None and sums_beside is not None:
+            backgrounds[i] = replace(sums_beside, shape=part_of.shape)
+    every = found[0]
     for sums in found[1:]:
-        gram, moments, energy = gram + sums.gram, moments + sums.moments, energy + sums.energy
+        every = every.plus(sums)
     return Gathered(
-        Sums(gram, moments, energy),
+        every,
         [part for part in backgrounds if part is not None],
         sum(pair.n_pixels for pair in pairs),
         sum(pair.total_weight for pair in pairs),
-        energy,
+        every.energy,
     )
+
+
+def _read_once(
+    pair: Pair, kernel_shape: Shape, degree: int, run: Run, engine: str
+) -> tuple[Sums, BackgroundSums]:
+    """Return the sums of images that are read by slices, with those of their background."""
+    found: list[tuple[Sums, BackgroundSums]] = []
+    done, total = 0, pair.window.n_pixels
+    for block in resident(pair, kernel_shape):
+        part, whole = run.part(done, total), [pair]
+        sums = gather([block], kernel_shape, part, engine, whole)
+        beside = background_sums(block, kernel_shape, degree, run.workers, pair)
+        if found:
+            old, old_beside = found.pop()
+            sums, beside = old.plus(sums), old_beside.plus(beside, 1)
+        found.append((sums, beside))
+        done += block.window.n_pixels
+    return found.pop()
 
 
 def normal_equations(
@@ -163,6 +192,7 @@ def normal_equations(
     saturation: Saturation | None = None,
     nan_policy: NanPolicy = "raise",
     channel_axis: int | None = None,
+    within: tuple[Shape, Shape] | None = None,
     engine: Engine = "auto",
     workers: int | None = None,
     callback: Progress | None = None,
@@ -182,12 +212,19 @@ def normal_equations(
         As in `estimate_kernel`.
     background : {"constant"} or int, optional
         As in `estimate_kernel`; the equations are those of the kernel beside the best of them.
+    within : ((int, int), (int, int)), optional
+        For a part of an image: where its first fitted pixel stands among those of the whole
+        image, and how many rows and columns of fitted pixels that has. The parts then share one
+        background, which is eliminated when they have been added up (see
+        `NormalEquations.eliminate`), and a pixel that is not finite is named by its index in the
+        whole, counted from the first fitted pixel.
 
     Returns
     -------
     NormalEquations
         Exact sums, without rounding, where both images hold integers of at most 8 bits (by
-        transforms, as long as a bound on their error proves it: past 10**9 pixels).
+        transforms, as long as a bound on their error proves it: past 10**9 pixels). Zeros where
+        masks leave no pixel.
 
     Raises
     ------
@@ -222,10 +259,23 @@ def normal_equations(
     >>> whole = normal_equations(image, image, 3)
     >>> bool(((halves[0] + halves[1]).gram == whole.gram).all())
     True
+
+    Parts of one image that share one background, on a slope:
+
+    >>> result = image + np.linspace(0, 9, 50)[:, None]
+    >>> parts = [
+    ...     normal_equations(
+    ...         image[rows], result[rows], 3, background=1, within=((rows.start, 0), (48, 58))
+    ...     )
+    ...     for rows in (slice(0, 26), slice(24, 50))
+    ... ]
+    >>> fit = (parts[0] + parts[1]).solve()
+    >>> bool(fit.residual_rms < 1e-5)
+    True
     """
     shape, threads = as_kernel_shape(kernel_shape), as_workers(workers)
     rules = PixelRules(mask, source_mask, weights, saturation, nan_policy)
-    problem = problem_of(source, result, shape, boundary, background, channel_axis, rules)
+    problem = problem_of(source, result, shape, boundary, background, channel_axis, rules, within)
     pairs = problem.pairs()
     chosen = as_engine(engine, pairs)
     run = Run(threads, as_callback(callback))

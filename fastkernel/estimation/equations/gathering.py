@@ -38,6 +38,12 @@ class Sums(NamedTuple):
     moments: FloatArray
     energy: float
 
+    def plus(self, other: Sums) -> Sums:
+        """Return the sums over the pixels of both."""
+        return Sums(
+            self.gram + other.gram, self.moments + other.moments, self.energy + other.energy
+        )
+
 
 def _gram(
     pair: Pair, kernel_shape: Shape, base: FloatArray, strips: Sequence[FloatArray]
@@ -61,7 +67,13 @@ def _gram(
     return np.asarray(gram[0])
 
 
-def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "auto") -> Sums:
+def gather(
+    pairs: Sequence[Pair],
+    kernel_shape: Shape,
+    run: Run,
+    engine: str = "auto",
+    whole: Sequence[Pair] | None = None,
+) -> Sums:
     """Return the sums of all pairs.
 
     Parameters
@@ -74,6 +86,8 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
         How.
     engine : {"auto", "integer", "float", "fft"}, optional
         How to sum; by the model of cost for "auto".
+    whole : sequence of Pair, optional
+        The pairs of which these are blocks, for messages.
 
     Returns
     -------
@@ -97,18 +111,18 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
         if engine == "auto":
             chosen = choose_engine(pair.source, pair.result, pair.window.shape, kernel_shape)
         jobs = tile_jobs(pair, kernel_shape, chosen)
-        whole = isinstance(jobs[0], WholeJob)
-        return [*jobs, *([] if whole else rim_jobs(pair, kernel_shape))]
+        alone = isinstance(jobs[0], WholeJob)
+        return [*jobs, *([] if alone else rim_jobs(pair, kernel_shape))]
 
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
     # Pixels that are not finite show in the sums; looking for them first would cost a pass.
     with np.errstate(over="ignore", invalid="ignore"):
         for pair, pieces in each_pair(pairs, kernel_shape, make_jobs, run, 3 * p * q):
-            whole = pieces[0][1]
-            if whole.gram is not None:
-                gram += whole.gram
-                moments += whole.moments.ravel()
-                energy += whole.energy
+            first = pieces[0][1]
+            if first.gram is not None:
+                gram += first.gram
+                moments += first.moments.ravel()
+                energy += first.energy
                 continue
             transformed = isinstance(pieces[0][0], FftJob)
             base = np.zeros((p, 2 * q - 1) if transformed else (2, p, q))
@@ -121,7 +135,7 @@ def gather(pairs: Sequence[Pair], kernel_shape: Shape, run: Run, engine: str = "
                 elif isinstance(job, RimJob):
                     np.add(strips[job.axis], found, out=strips[job.axis])
             gram += _gram(pair, kernel_shape, base, strips)
-    refuse_unusable(pairs, gram, moments, energy)
+    refuse_unusable(whole or pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
 
 

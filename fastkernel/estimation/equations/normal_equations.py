@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from fastkernel._images.checks import as_callback, as_kernel_shape
 from fastkernel._typing import FloatArray, LstsqSolver, Progress, Ridge, Shape, Symmetry
 from fastkernel.estimation.archive import read_archive, write_archive
+from fastkernel.estimation.equations.background import (
+    BackgroundSums,
+    as_background,
+    as_coefficients,
+    background_of,
+    eliminated,
+    joined,
+    told,
+)
+from fastkernel.estimation.equations.stored import checked_fields, fields_of_background
 from fastkernel.estimation.fit import KernelFit, fit_of
+from fastkernel.estimation.solvers.direct import Factor
 from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.solution import Solution, System
 from fastkernel.estimation.solvers.solve import solve
@@ -46,6 +58,9 @@ class NormalEquations:
         What these took from ``energy``, in squared result units.
     total_weight : float
         Sum of the weights of the rows; ``n_pixels``, where they have none, for NaN.
+    background : BackgroundSums or None
+        Sums with the background that all parts of one image share, which is not in
+        ``background_terms``: it is eliminated from the sum of the parts. See `eliminate`.
     """
 
     gram: FloatArray
@@ -56,6 +71,7 @@ class NormalEquations:
     background_terms: int = 0
     background_energy: float = 0.0
     total_weight: float = math.nan
+    background: BackgroundSums | None = None
 
     def __post_init__(self) -> None:
         if math.isnan(self.total_weight):
@@ -64,6 +80,8 @@ class NormalEquations:
     def __repr__(self) -> str:
         # A Gram matrix would fill the screen.
         backgrounds = f", background_terms={self.background_terms}" * (self.background_terms > 0)
+        if self.background is not None:
+            backgrounds += f", background of degree {self.background.degree} not eliminated"
         return (
             f"{type(self).__name__}(kernel_shape={self.kernel_shape}, n_pixels={self.n_pixels}"
             f"{backgrounds}, energy={self.energy:.6g})"
@@ -94,6 +112,7 @@ class NormalEquations:
             self.background_terms + other.background_terms,
             self.background_energy + other.background_energy,
             self.total_weight + other.total_weight,
+            joined(self.background, other.background),
         )
 
     def __radd__(self, other: int, /) -> Self:
@@ -102,7 +121,46 @@ class NormalEquations:
 
     def __sizeof__(self) -> int:
         # Schedulers that spill to disk ask for it.
-        return object.__sizeof__(self) + self.gram.nbytes + self.moments.nbytes
+        arrays = [self.gram, self.moments]
+        if (beside := self.background) is not None:
+            arrays += [beside.products, beside.gram, beside.moments]
+        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
+
+    def eliminate(self) -> Self:
+        """Return the equations of the kernel beside the best background of a whole image.
+
+        Sums over parts, by ``normal_equations(..., background=, within=)``, keep the background
+        apart, so that all parts of the image share one; `solve` and `refine` eliminate it
+        themselves. Eliminated, they join with those of other images, whose background is another.
+
+        Returns
+        -------
+        NormalEquations
+            Without ``background``; themselves if they have none, or no pixels.
+
+        Raises
+        ------
+        SingularFitError
+            If the pixels do not determine the background.
+        """
+        if self.background is None:
+            return self
+        alone = replace(self, background=None)
+        return alone.less([self.background]) if self.n_pixels else alone
+
+    def less(self, backgrounds: Sequence[BackgroundSums]) -> Self:
+        """Return the equations beside the best backgrounds, one a pair."""
+        if not backgrounds:
+            return self
+        gram, moments, energy = eliminated(self.gram, self.moments, self.energy, backgrounds)
+        return replace(
+            self,
+            gram=gram,
+            moments=moments,
+            energy=energy,
+            background_terms=self.background_terms + sum(sums.terms for sums in backgrounds),
+            background_energy=self.background_energy + (self.energy - energy),
+        )
 
     def refine(self, fit: KernelFit, residual: Self) -> KernelFit:
         """Correct a kernel by the sums over what it leaves, of a second pass over the pixels.
@@ -118,19 +176,50 @@ class NormalEquations:
         -------
         KernelFit
             The same with ``kernel``, ``residual_rms`` and error bars corrected: a kernel whose
-            error was ``condition_number`` times the rounding has the square root of it.
+            error was ``condition_number`` times the rounding has the square root of it. So is
+            ``background``, where `residual_equations` was given that of ``fit``.
 
         Raises
         ------
         ValueError
-            If ``residual`` is of other pixels or of another kernel's shape, a background was
-            eliminated, or ``fit`` was found with a penalty, by iterations or with taps that must
-            not be negative.
+            If ``residual`` is of other pixels, of another kernel's shape or has another
+            background, one was eliminated already, or ``fit`` was found with a penalty, by
+            iterations or with taps that must not be negative.
 
         Examples
         --------
         See `residual_equations`.
         """
+        factor, sums, given = self._factor_of(fit, residual), self.background, fit.background
+        whole, moments, energy = self.eliminate(), residual.moments, residual.energy
+        more, left, background = np.zeros(0), residual.background, None
+        if sums is not None and left is not None:
+            more = sums.solve(left.moments)
+            moments = moments - sums.products @ more
+            energy -= float(left.moments @ more)
+        step = factor.solve(moments)
+        energy += float(step @ (whole.gram @ step) - 2 * (step @ moments))
+        if sums is not None and given is not None:
+            coefficients = as_coefficients(given) + more - sums.solve(step @ sums.products)
+            background = as_background(sums, coefficients)
+        found = Solution(
+            taps=fit.kernel + step.reshape(self.kernel_shape),
+            solver=fit.solver,
+            rank=fit.rank,
+            condition_number=fit.condition_number,
+            factor=factor,
+        )
+        return fit_of(
+            found,
+            energy,
+            self.n_pixels,
+            method="lstsq",
+            equations=whole,
+            background=background,
+        )
+
+    def _factor_of(self, fit: KernelFit, residual: Self) -> Factor:
+        """Return the factor by which a fit was solved, or raise if it cannot be refined."""
         if residual.kernel_shape != self.kernel_shape or residual.n_pixels != self.n_pixels:
             msg = (
                 f"residual must be of the {self.n_pixels} pixels and the kernel_shape "
@@ -141,26 +230,26 @@ class NormalEquations:
         if self.background_terms:
             msg = (
                 "equations must be without a background to be refined: it was eliminated, and "
-                "their solution does not tell it; estimate_kernel refines such fits itself"
+                "their solution does not tell it; estimate_kernel refines such fits itself, and "
+                "parts that are given within= keep it"
             )
             raise ValueError(msg)
-        factor = fit._factor
-        if factor is None or fit.ridge or fit.kernel.shape != self.kernel_shape:
+        joined(self.background, residual.background)
+        if (self.background is None) != (residual.background is None):
+            msg = (
+                "residual must be beside the background of these equations, if they have one: "
+                f"got {told(residual.background)} and {told(self.background)}; pass "
+                "background=fit.background and within= to residual_equations"
+            )
+            raise ValueError(msg)
+        factor, known = fit._factor, (self.background is None) == (fit.background is None)
+        if factor is None or fit.ridge or fit.kernel.shape != self.kernel_shape or not known:
             msg = (
                 "fit must be the direct solution of these equations without a ridge, got "
                 f"solver={fit.solver!r} and ridge={fit.ridge:g}"
             )
             raise ValueError(msg)
-        step = factor.solve(residual.moments)
-        energy = residual.energy + float(step @ (self.gram @ step) - 2 * (step @ residual.moments))
-        found = Solution(
-            taps=fit.kernel + step.reshape(self.kernel_shape),
-            solver=fit.solver,
-            rank=fit.rank,
-            condition_number=fit.condition_number,
-            factor=factor,
-        )
-        return fit_of(found, energy, self.n_pixels, method="lstsq", equations=self)
+        return factor
 
     def crop(self, kernel_shape: Shape | int) -> Self:
         """Return the equations of a smaller kernel over the same pixels.
@@ -186,12 +275,15 @@ class NormalEquations:
         (9, 9)
         """
         shape = as_kernel_shape(kernel_shape)
-        taps = centred_taps(self.kernel_shape, shape).ravel()
+        taps, background = centred_taps(self.kernel_shape, shape).ravel(), self.background
+        if background is not None:
+            background = replace(background, products=background.products[taps])
         return replace(
             self,
             gram=self.gram[np.ix_(taps, taps)],
             moments=self.moments[taps],
             kernel_shape=shape,
+            background=background,
         )
 
     def solve(
@@ -265,7 +357,8 @@ class NormalEquations:
         KernelFit
             With ``residual_rms`` seen down to 3e-8 of the result's root mean square, ``ridge``
             the penalty that was used, and a ``history`` of "objective" (half the squared residual
-            and half the penalty) and "residual_rms" where there are iterations.
+            and half the penalty) and "residual_rms" where there are iterations; with the
+            ``background`` that is best beside the kernel, where it was not eliminated before.
 
         Raises
         ------
@@ -307,23 +400,31 @@ class NormalEquations:
             num_iter=num_iter,
             tol=tol,
         )
-        system = self.system
+        whole, beside = self.eliminate(), self.background
+        system = whole.system
         found = solve(system, options, as_callback(callback))
-        energy = system.residual_energy(found.taps)
-        return fit_of(found, energy, self.n_pixels, method="lstsq", equations=self)
+        return fit_of(
+            found,
+            system.residual_energy(found.taps),
+            self.n_pixels,
+            method="lstsq",
+            equations=whole,
+            background=None if beside is None else background_of(beside, found.taps),
+        )
 
     @property
     def system(self) -> System:
-        """The arrays and numbers that solvers see."""
+        """The arrays and numbers that solvers see, less the best background."""
+        alone = self.eliminate()
         return System(
-            gram=self.gram,
-            moments=self.moments,
-            energy=self.energy,
-            hidden_energy=self.hidden_energy,
-            n_pixels=self.n_pixels,
-            kernel_shape=self.kernel_shape,
-            background_terms=self.background_terms,
-            weight=self.total_weight,
+            gram=alone.gram,
+            moments=alone.moments,
+            energy=alone.energy,
+            hidden_energy=alone.hidden_energy,
+            n_pixels=alone.n_pixels,
+            kernel_shape=alone.kernel_shape,
+            background_terms=alone.background_terms,
+            weight=alone.total_weight,
         )
 
     @property
@@ -344,7 +445,8 @@ class NormalEquations:
         OSError
             If the file cannot be written.
         """
-        write_archive(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        write_archive(path, fields_of_background(fields.pop("background")) | fields)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -367,7 +469,7 @@ class NormalEquations:
         ValueError
             If it does not hold normal equations.
         """
-        return read_archive(path, "normal equations", lambda found: cls(**_checked(found)))
+        return read_archive(path, "normal equations", lambda found: cls(**checked_fields(found)))
 
 
 def centred_taps(kernel_shape: Shape, smaller: Shape) -> NDArray[np.intp]:
@@ -378,44 +480,3 @@ def centred_taps(kernel_shape: Shape, smaller: Shape) -> NDArray[np.intp]:
         raise ValueError(msg)
     top, left = (rows - 1) // 2 - (p - 1) // 2, (cols - 1) // 2 - (q - 1) // 2
     return np.arange(rows * cols).reshape(rows, cols)[top : top + p, left : left + q]
-
-
-def _checked(found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the fields of a file as `NormalEquations` takes them, or raise ValueError."""
-    rows, cols = as_kernel_shape(tuple(found["kernel_shape"]))
-    taps, gram, moments = rows * cols, found["gram"], found["moments"]
-    if gram.shape != (taps, taps) or moments.shape != (taps,):
-        msg = f"arrays of shapes {gram.shape} and {moments.shape} for kernel {(rows, cols)}"
-        raise ValueError(msg)
-    if gram.dtype != np.float64 or moments.dtype != np.float64:
-        msg = f"arrays of {gram.dtype} and {moments.dtype}, not float64"
-        raise ValueError(msg)
-    if not (np.isfinite(gram).all() and np.isfinite(moments).all()):
-        msg = "gram or moments are not finite"
-        raise ValueError(msg)
-    if not np.array_equal(gram, gram.T) or (np.diag(gram) < 0).any():
-        msg = "gram is no sum of squares: it must be symmetric, its diagonal not negative"
-        raise ValueError(msg)
-    numbers: dict[str, Any] = {}
-    for name in ("n_pixels", "background_terms"):
-        numbers[name] = int(_single(found, name, "iu"))
-        if numbers[name] < 0:
-            msg = f"{name} is {numbers[name]}, a count"
-            raise ValueError(msg)
-    if "total_weight" not in found:  # a file of version 0.1
-        found["total_weight"] = np.asarray(numbers["n_pixels"])
-    for name in ("energy", "background_energy", "total_weight"):
-        numbers[name] = float(_single(found, name, "iuf"))
-        if not 0 <= numbers[name] < math.inf:
-            msg = f"{name} is {numbers[name]}, no sum of squares"
-            raise ValueError(msg)
-    return {"gram": gram, "moments": moments, "kernel_shape": (rows, cols), **numbers}
-
-
-def _single(found: dict[str, np.ndarray], name: str, kinds: str) -> np.ndarray:
-    """Return a field that holds one number, 0 if a file of an earlier version lacks it."""
-    value = found.get(name, np.zeros((), np.int64))
-    if value.shape != () or value.dtype.kind not in kinds:
-        msg = f"{name} is an array of shape {value.shape} and dtype {value.dtype}, not one number"
-        raise ValueError(msg)
-    return value

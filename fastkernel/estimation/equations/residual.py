@@ -13,12 +13,20 @@ from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._images.usable import PixelRules
 from fastkernel._loops import lags, moments
 from fastkernel._machine.run import Run
-from fastkernel._typing import Border, FloatArray, Images, Pixels
+from fastkernel._typing import (
+    Border,
+    FloatArray,
+    Images,
+    NanPolicy,
+    Pixels,
+    Saturation,
+    Shape,
+)
 from fastkernel.estimation.equations.background import BackgroundSums, terms_of
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.equations.sweeps import View, sweep
 from fastkernel.estimation.equations.transformed_sweeps import sweep_by_transforms
-from fastkernel.estimation.polynomial import values_of
+from fastkernel.estimation.polynomial import lines_of
 from fastkernel.estimation.problem import problem_of
 
 
@@ -44,14 +52,22 @@ class Beside(NamedTuple):
         coefficients: Sequence[FloatArray],
     ) -> Beside:
         """Return backgrounds by their coefficients, one a term."""
-        lines, matrices = [], []
-        for pair, sums, found in zip(pairs, backgrounds, coefficients, strict=True):
-            rows, cols = (values_of(n, sums.degree).T.copy() for n in pair.window.shape)
+        matrices = []
+        for sums, found in zip(backgrounds, coefficients, strict=True):
             matrix = np.zeros((sums.degree + 1, sums.degree + 1))
             matrix[terms_of(sums.degree)] = found
-            lines.append((rows, cols))
             matrices.append(matrix)
-        return cls(lines, matrices)
+        return cls.by_degree(pairs, matrices)
+
+    @classmethod
+    def by_degree(cls, pairs: Sequence[Pair], coefficients: list[FloatArray]) -> Beside:
+        """Return backgrounds by their coefficients, by degree."""
+        lines = []
+        for pair, matrix in zip(pairs, coefficients, strict=True):
+            both = lines_of(pair.within, pair.window.shape, len(matrix) - 1)
+            rows, cols = (line.T.copy() for line in both)
+            lines.append((rows, cols))
+        return cls(lines, coefficients)
 
 
 def leave_residual(view: View, beside: Beside | None) -> tuple[FloatArray, FloatArray]:
@@ -115,7 +131,7 @@ def residual_sums(
     Parameters
     ----------
     pairs : sequence of Pair
-        At least one, of finite pixels; in memory where there are backgrounds.
+        At least one, of finite pixels.
     taps : (p, q) float64 array
         The kernel by shift, that is flipped both ways.
     beside : Beside or None
@@ -162,7 +178,7 @@ def residual_moments_beside(
     Parameters
     ----------
     pairs : sequence of Pair
-        Of images in memory.
+        At least one, of finite pixels.
     taps : (p, q) float64 array
         The kernel by shift, that is flipped both ways.
     backgrounds : sequence of BackgroundSums
@@ -201,6 +217,11 @@ def residual_equations(
     boundary: Border | None = None,
     weights: Pixels | None = None,
     mask: Pixels | None = None,
+    source_mask: Pixels | None = None,
+    saturation: Saturation | None = None,
+    nan_policy: NanPolicy = "raise",
+    background: ArrayLike | None = None,
+    within: tuple[Shape, Shape] | None = None,
     workers: int | None = None,
 ) -> NormalEquations:
     r"""Gather what a kernel leaves unexplained, for a second pass over the pixels.
@@ -215,8 +236,11 @@ def residual_equations(
         As in `normal_equations`.
     kernel : (p, q) array_like of real numbers
         The kernel of the first pass, in result units per source unit.
-    boundary, weights, mask, workers : optional
+    boundary, weights, mask, source_mask, saturation, nan_policy, within, workers : optional
         As in `normal_equations`, of the first pass.
+    background : float or (n, n) array_like of real numbers, optional
+        What stands beside the kernel over all parts of a whole image, `KernelFit.background` of
+        the first pass; needs ``within``.
 
     Returns
     -------
@@ -227,7 +251,8 @@ def residual_equations(
     Raises
     ------
     TypeError, ValueError
-        As `normal_equations`; or if ``kernel`` is no kernel of finite numbers.
+        As `normal_equations`; or if ``kernel`` is no kernel of finite numbers, ``background`` no
+        number and no square matrix of them, or given without ``within``.
 
     References
     ----------
@@ -251,11 +276,15 @@ def residual_equations(
     """
     taps = np.asarray(as_image(kernel, "kernel"), np.float64)
     refuse_non_finite("kernel", taps)
+    coefficients = None if background is None else _as_coefficients(background, within)
     shape, run = (taps.shape[0], taps.shape[1]), Run(as_workers(workers), None)
-    rules = PixelRules(mask, None, weights)
-    pairs = problem_of(source, result, shape, boundary, None, None, rules).pairs()
+    rules = PixelRules(mask, source_mask, weights, saturation, nan_policy)
+    degree = None if coefficients is None else len(coefficients) - 1
+    problem = problem_of(source, result, shape, boundary, degree, None, rules, within)
+    pairs = problem.pairs()
+    beside = None if coefficients is None else Beside.by_degree(pairs, [coefficients])
     with np.errstate(over="ignore", invalid="ignore"):
-        found = residual_sums(pairs, np.ascontiguousarray(taps[::-1, ::-1]), None, run)
+        found = residual_sums(pairs, np.ascontiguousarray(taps[::-1, ::-1]), beside, run)
     refuse_unusable(pairs, found.moments, found.moments, found.energy)
     size = len(found.moments)
     return NormalEquations(
@@ -265,4 +294,33 @@ def residual_equations(
         sum(pair.n_pixels for pair in pairs),
         shape,
         total_weight=sum(pair.total_weight for pair in pairs),
+        background=_unexplained(found, size, degree, pairs[0]),
     )
+
+
+def _as_coefficients(background: ArrayLike, within: object) -> FloatArray:
+    """Return what stands beside a kernel as a matrix by degree."""
+    if within is None:
+        msg = "background needs within=, the place of this part in the image that it is of"
+        raise ValueError(msg)
+    found = np.asarray(background)
+    if found.dtype.kind not in "biuf" or found.ndim not in (0, 2) or len(set(found.shape)) > 1:
+        msg = (
+            "background must be a number or a square matrix of them, as KernelFit.background is, "
+            f"got dtype {found.dtype} and shape {found.shape}"
+        )
+        raise ValueError(msg)
+    found = np.atleast_2d(found).astype(np.float64)
+    refuse_non_finite("background", found)
+    return found
+
+
+def _unexplained(
+    found: Residual, size: int, degree: int | None, part: Pair
+) -> BackgroundSums | None:
+    """Return the sums of a part's residual with the background's polynomials, if there is one."""
+    if degree is None or part.part_of is None:
+        return None
+    (moments,) = found.beside
+    products, gram = np.zeros((size, len(moments))), np.zeros((len(moments), len(moments)))
+    return BackgroundSums(degree, products, gram, moments, part.part_of.shape)

@@ -12,13 +12,14 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from fastkernel._images.blocks import Strip, block_shape, cuts
 from fastkernel._images.borders import load
-from fastkernel._images.lazy import LazyImage, read
+from fastkernel._images.lazy import LazyImage
 from fastkernel._images.pairs import Pair
-from fastkernel._images.windows import Window
+from fastkernel._images.windows import Window, Within
 from fastkernel._loops import lags, stencil
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, own_scratch, run_jobs, shares, split
+from fastkernel._machine.tiles import Scratch, Tile, Tiles, own_scratch, run_jobs, shares
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
 
@@ -33,10 +34,6 @@ SMALL = 1 << 17
 
 # Multiply-adds a pixel and tap of a sweep: there, back, and as much for what stands between.
 _SWEPT = 4
-
-# Least rows, and columns, of a block of an image that is read by slices: at most 16 MB of float64
-# of each image is in memory at a time unless the kernel is taller than 128.
-BLOCK_SHAPE = (256, 8192)
 
 
 class Job(Protocol[T_co]):
@@ -93,7 +90,7 @@ def each_pair(
 
     batch: list[tuple[Pair, Sequence[Job[T]]]] = []
     for number, pair in enumerate(pairs):
-        for part in _resident(pair, kernel_shape):
+        for part in resident(pair, kernel_shape):
             batch.append((part, make_jobs(number, part)))
             if part is not pair or sum(len(own) for _, own in batch) >= engines.MAX_JOBS:
                 yield from finish(batch)
@@ -102,40 +99,54 @@ def each_pair(
         yield from finish(batch)
 
 
-def _resident(pair: Pair, kernel_shape: Shape) -> Iterator[Pair]:
+def resident(pair: Pair, kernel_shape: Shape) -> Iterator[Pair]:
     """Yield a pair whole, or block by block where an image is read by slices.
 
-    The sums of blocks add up. A block of the source keeps the rows that the next one needs, so
-    nothing is read twice but the few columns that neighbours share in images wider than a block.
+    The sums of blocks add up; ``part_of`` says where a block stands. What is decoded twice is told
+    in `_images.blocks`.
     """
-    source, result, window, *_ = pair
-    if not (isinstance(source, LazyImage) or isinstance(result, LazyImage)):
+    lazy = [image for image in pair[:2] if isinstance(image, LazyImage)]
+    if not lazy:
         yield pair
         return
-    (p, q), (height, width) = kernel_shape, window.shape
-    cols = min(width, BLOCK_SHAPE[1])
-    rows = max(BLOCK_SHAPE[0], 2 * p)
-    for left, right in split(width, cols):
-        kept = np.empty((0, 0))
-        for top, bottom in split(height, rows):
-            shape = bottom - top, right - left
-            part, origin, boundary = source, window.source_pixel(top, left), window.boundary
-            if isinstance(source, LazyImage):
-                # All of the first block, then what follows the rows that were kept.
-                old = 0 if top == 0 else p - 1
-                part = read(
-                    source,
-                    (origin[0] + old, origin[1]),
-                    (shape[0] + p - 1 - old, shape[1] + q - 1),
-                    boundary,
-                )
-                part = np.vstack([kept, part]) if old else part
-                kept = part[len(part) - p + 1 :].copy()
-                origin, boundary = (0, 0), "zero"
-            answer, place = result, window.result_pixel(top, left)
-            if isinstance(result, LazyImage):
-                answer, place = read(result, place, shape, "zero"), (0, 0)
-            yield Pair(part, answer, Window(origin, place, shape, boundary))
+    source, result, window, *_ = pair
+    (p, q), (height, width), place = kernel_shape, window.shape, pair.within
+    # Strips and blocks end where chunks of the result do, or of the source if that alone has any.
+    chunked = next((image for image in reversed(lazy) if image.chunks[1] > 1), lazy[-1])
+    chunks = max(image.chunks[0] for image in lazy), chunked.chunks[1]
+    rows, cols = block_shape(chunks, max(image.dtype.itemsize for image in lazy), 2 * p)
+    origin = window.result_origin if chunked is result else window.source_origin
+    down, across = (i if n > 1 else 0 for i, n in zip(origin, chunked.chunks, strict=True))
+    for left, right in cuts(width, cols, across):
+        strips = [
+            Strip(image, first[1] + left, right - left + more, boundary)
+            if isinstance(image, LazyImage)
+            else None
+            for image, first, more, boundary in (
+                (source, window.source_origin, q - 1, window.boundary),
+                (result, window.result_origin, 0, "zero"),
+            )
+        ]
+        for top, bottom in cuts(height, rows, down):
+            part, first, boundary = source, window.source_pixel(top, left), window.boundary
+            if strips[0] is not None:
+                part = strips[0].rows(first[0], first[0] + bottom - top + p - 1, p)
+                first, boundary = (0, 0), "zero"
+            answer, at = result, window.result_pixel(top, left)
+            if strips[1] is not None:
+                answer, at = strips[1].rows(at[0], at[0] + bottom - top), (0, 0)
+            yield Pair(
+                part,
+                answer,
+                Window(first, at, (bottom - top, right - left), boundary),
+                part_of=Within((place.origin[0] + top, place.origin[1] + left), place.shape),
+            )
+
+
+def place_in(pair: Pair, block: Pair) -> Shape:
+    """Return where a block begins in the window of its pair."""
+    (row, col), (top, left) = block.within.origin, pair.within.origin
+    return (row - top, col - left) if block is not pair else (0, 0)
 
 
 class View(NamedTuple):
@@ -146,7 +157,7 @@ class View(NamedTuple):
     number : int
         Of the pair.
     tile : (int, int, int, int)
-        ``(top, left, height, width)``, in pixels of the window.
+        ``(top, left, height, width)``, in pixels of the pair's window.
     x : (>= height + p - 1, >= width + q - 1) float64 array
         The source under the tile, C order.
     y : (height, >= width) float64 array
@@ -170,10 +181,11 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _SweepJob(Generic[T]):
-    """Some tiles of a pair."""
+    """Some tiles of a pair, or of a block that begins at ``origin`` of its window."""
 
     number: int
     pair: Pair
+    origin: Shape
     taps: FloatArray
     tiles: Sequence[Tile]
     act: Callable[[View, T | None], T]
@@ -198,7 +210,8 @@ class _SweepJob(Generic[T]):
             load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
             load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
             stencil.correlate_tile(x, (0, 0), self.taps, (height, width), convolved, 0, 0)
-            view = View(self.number, tile, x, y, convolved, scratch, stopped)
+            place = top + self.origin[0], left + self.origin[1], height, width
+            view = View(self.number, place, x, y, convolved, scratch, stopped)
             found = self.act(view, found)
             lags.add_tiles(x[None], y[None], (height, width), False, sums, out[None])
         return self.number, out[0], found
@@ -241,7 +254,8 @@ def sweep(
         shape = pair.window.shape
         tiles = Tiles(shape, engines.direct_tile_shape("float", shape[1]))
         parts = shares(tiles, max_jobs or engines.MAX_JOBS)
-        return [_SweepJob(number, pair, taps, part, act) for part in parts]
+        origin = place_in(pairs[number], pair)
+        return [_SweepJob(number, pair, origin, taps, part, act) for part in parts]
 
     shape = taps.shape[0], taps.shape[1]
     for _, pieces in each_pair(pairs, shape, make_jobs, run, _SWEPT * taps.size):

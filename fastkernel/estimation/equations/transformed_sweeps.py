@@ -16,7 +16,7 @@ from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.convolution.convolution_cost import engine_times, fft_lengths
 from fastkernel.estimation.equations import gathering_engines as engines
-from fastkernel.estimation.equations.sweeps import View, each_pair
+from fastkernel.estimation.equations.sweeps import View, each_pair, place_in
 
 T = TypeVar("T")
 
@@ -32,7 +32,9 @@ class _TransformJob(Generic[T]):
     number : int
         Of the pair,
     pair : Pair
-        and what is read.
+        and what is read,
+    origin : (int, int)
+        and where that begins in the pair's window.
     shape : (int, int)
         Of the kernel.
     spectrum : complex128 array
@@ -47,6 +49,7 @@ class _TransformJob(Generic[T]):
 
     number: int
     pair: Pair
+    origin: Shape
     shape: Shape
     spectrum: NDArray[np.complex128]
     lengths: Shape
@@ -66,8 +69,8 @@ class _TransformJob(Generic[T]):
                 rows, cols = height + p - 1, width + q - 1
                 plan.tile[rows:] = 0
                 plan.tile[:rows, cols:] = 0
-                x, place = plan.tile[:rows, :cols], window.source_pixel(top, left)
-                load(source, place, window.boundary, x)
+                x = plan.tile[:rows, :cols]
+                load(source, window.source_pixel(top, left), window.boundary, x)
                 plan.forward()
                 spectrum = scratch.array("spectrum", self.spectrum.shape, np.complex128)
                 np.copyto(spectrum, plan.spectrum)
@@ -77,7 +80,8 @@ class _TransformJob(Generic[T]):
                 y = scratch.array("y", (height, width))
                 np.copyto(convolved, plan.tile[:height, :width])
                 load(result, window.result_pixel(top, left), window.boundary, y)
-                view = View(self.number, tile, x, y, convolved, scratch, stopped)
+                place = top + self.origin[0], left + self.origin[1], height, width
+                view = View(self.number, place, x, y, convolved, scratch, stopped)
                 found = self.act(view, found)
                 plan.tile[height:] = 0
                 plan.tile[:height, width:] = 0
@@ -110,8 +114,9 @@ def sweep_by_transforms(
             plan.forward()
             spectrum = plan.spectrum.conj() / math.prod(lengths)
         tiles = Tiles(pair.window.shape, (lengths[0] - p + 1, lengths[1] - q + 1))
+        origin = place_in(pairs[number], pair)
         return [
-            _TransformJob(number, pair, (p, q), spectrum, lengths, part, act)
+            _TransformJob(number, pair, origin, (p, q), spectrum, lengths, part, act)
             for part in shares(tiles, engines.MAX_JOBS)
         ]
 

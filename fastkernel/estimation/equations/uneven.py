@@ -7,10 +7,11 @@ import numpy as np
 from fastkernel._images.pairs import Cleaned, Pair, unseen
 from fastkernel._machine.run import Run
 from fastkernel._typing import BoolArray, Shape
-from fastkernel.estimation.equations.background import BackgroundSums, background_sums
+from fastkernel.estimation.equations.background import BackgroundSums
 from fastkernel.estimation.equations.chosen_rows import rows_of
 from fastkernel.estimation.equations.gathering import Sums, gather
 from fastkernel.estimation.equations.gathering_cost import is_narrow
+from fastkernel.estimation.equations.polynomial_sums import background_sums
 
 
 def left_out_wins(pair: Pair) -> bool:

@@ -379,8 +379,6 @@ def _refined(found: _Fit, factor: Factor, run: Run) -> _Fit:
     pairs, backgrounds, equations = found.pairs, found.sums.backgrounds, found.equations
     kernel, energy, last = found.solution.taps, found.energy, math.inf
     penalty, coefficients = found.solution.ridge * equations.total_weight, found.coefficients
-    if backgrounds:
-        pairs = held(pairs)
     for _ in range(_MAX_REFINEMENTS):
         flipped = np.ascontiguousarray(kernel[::-1, ::-1])
         if backgrounds:

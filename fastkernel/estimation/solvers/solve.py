@@ -88,7 +88,7 @@ def _refuse_extremes(system: System, options: SolverOptions) -> None:
     squares = options.penalty is None or options.descends or options.separable
     least, most = _SQUARED if squares else (_LEAST_SQUARES, math.inf)
     for name, size in (("source", system.gram.diagonal().max()), ("result", system.energy)):
-        if size and not least <= size <= most:
+        if size > 0 and not least <= size <= most:
             range_ = f"from {least:.0e}" + (f" to {most:.0e}" if squares else "")
             msg = (
                 f"{name} must have a sum of squares {range_} for this solver and this ridge, "

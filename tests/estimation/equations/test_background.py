@@ -10,8 +10,12 @@ from shared import Slices
 from skimage import data
 
 from fastkernel import NormalEquations, SingularFitError, normal_equations
+from fastkernel._images import blocks
 from fastkernel._machine.run import Run
 from fastkernel.estimation.equations import background as bg
+from fastkernel.estimation.equations import polynomial_sums
+from fastkernel.estimation.equations.formed import gathered
+from fastkernel.estimation.equations.polynomial_sums import background_sums
 from fastkernel.estimation.equations.residual import residual_moments_beside
 
 SHAPES = [(1, 1), (1, 6), (3, 4), (5, 2), (9, 8)]
@@ -40,7 +44,7 @@ def terms(matrix):
 
 @pytest.fixture
 def many_jobs(small_tiles, monkeypatch):
-    monkeypatch.setattr(bg, "THREADED_PIXELS", 0)
+    monkeypatch.setattr(polynomial_sums, "THREADED_PIXELS", 0)
 
 
 @pytest.mark.parametrize("degree", range(5))
@@ -50,7 +54,7 @@ def test_sums_are_those_of_the_columns(size, shape, degree, rng):
     image = rng.random(size) + 2
     result = rng.random([n - k + 1 for n, k in zip(size, shape, strict=True)])
     x, phi = naive.design_matrix(image, shape), basis(result.shape, degree)
-    got = bg.background_sums(pair_of(image, result, shape), shape, degree)
+    got = background_sums(pair_of(image, result, shape), shape, degree)
     assert_allclose(got.products, x.T @ phi, rtol=0, atol=1e-13 * image.sum())
     assert_allclose(got.gram, phi.T @ phi, rtol=0, atol=1e-13 * result.size)
     assert_allclose(got.moments, result.ravel() @ phi, rtol=0, atol=1e-13 * result.size)
@@ -62,7 +66,7 @@ def test_a_kernel_larger_than_the_window(size, rng):
     shape, image = (9, 8), rng.random(size)
     result = rng.random((size[0] - 8, size[1] - 7))
     x, phi = naive.design_matrix(image, shape), basis(result.shape, 0)
-    got = bg.background_sums(pair_of(image, result, shape), shape, 0)
+    got = background_sums(pair_of(image, result, shape), shape, 0)
     assert_allclose(got.products, x.T @ phi, rtol=1e-13)
 
 
@@ -78,7 +82,7 @@ def test_every_mode_and_border(mode, boundary, shape, rng):
     result = rng.random(naive.convolve(image, np.ones(shape), mode).shape)
     used = result if mode == "full" or boundary else naive.inside(result, shape)
     x, phi = naive.design_matrix(virtual, shape), basis(used.shape, 2)
-    got = bg.background_sums(pair_of(image, result, shape, boundary), shape, 2)
+    got = background_sums(pair_of(image, result, shape, boundary), shape, 2)
     assert_allclose(got.products, x.T @ phi, rtol=0, atol=1e-12)
     assert_allclose(got.moments, used.ravel() @ phi, rtol=0, atol=1e-12)
 
@@ -86,7 +90,7 @@ def test_every_mode_and_border(mode, boundary, shape, rng):
 def test_a_constants_sums_of_integers_are_exact():
     image = data.camera()[:40, :50]
     result = data.camera()[100:138, 100:148]
-    got = bg.background_sums(pair_of(image, result, (3, 3)), (3, 3), 0)
+    got = background_sums(pair_of(image, result, (3, 3)), (3, 3), 0)
     want = naive.design_matrix(image.astype(int), (3, 3)).sum(axis=0)
     assert_array_equal(got.products[:, 0], want)
     assert got.moments[0] == int(result.sum())
@@ -96,7 +100,7 @@ def test_a_constants_sums_of_integers_are_exact():
 def test_the_same_bits_for_any_workers(workers, many_jobs, rng):
     image, result, shape = rng.random((23, 31)), rng.random((20, 28)), (4, 4)
     pair = pair_of(image, result, shape)
-    one, more = (bg.background_sums(pair, shape, 3, n) for n in (1, workers))
+    one, more = (background_sums(pair, shape, 3, n) for n in (1, workers))
     assert_array_equal(one.products, more.products)
     assert_array_equal(one.moments, more.moments)
     x, phi = naive.design_matrix(image, shape), basis(result.shape, 3)
@@ -119,7 +123,7 @@ def test_the_fit_is_that_of_extra_columns(background, shape, rng):
     left = result.ravel() - x @ kernel - phi @ polynomial
     assert fit.residual_rms == pytest.approx(np.sqrt(np.mean(left**2)), rel=1e-9)
     assert equations.background_terms == phi.shape[1]
-    sums = bg.background_sums(pair_of(image, result, shape), shape, degree)
+    sums = background_sums(pair_of(image, result, shape), shape, degree)
     found = bg.background_of(sums, fit.kernel)
     if degree == 0:
         assert isinstance(found, float)
@@ -213,7 +217,7 @@ def test_a_bright_result_hides_as_much_as_before(rng):
 def test_the_residual_of_kernel_and_background(many_jobs, rng):
     images, results = two_pairs(rng)
     pairs = [pair_of(x, y, (3, 4)) for x, y in zip(images, results, strict=True)]
-    sums = [bg.background_sums(pair, (3, 4), 2) for pair in pairs]
+    sums = [background_sums(pair, (3, 4), 2) for pair in pairs]
     kernel = rng.standard_normal((3, 4))
     start = [rng.standard_normal(6), rng.standard_normal(6)]
     got = {
@@ -243,7 +247,7 @@ def test_the_pixels_correct_what_rounding_left():
     kernel = np.outer([0.1, 0.5, 0.4], [0.2, 0.5, 0.3])
     phi = bg.background_image(np.array([[1e3, 30.0], [-20.0, 0.0]]), (58, 58))
     pairs = [pair_of(image, naive.convolve(image, kernel) + phi, (3, 3))]
-    sums = [bg.background_sums(pairs[0], (3, 3), 1)]
+    sums = [background_sums(pairs[0], (3, 3), 1)]
     equations = equations_of(pairs, (3, 3), 1, None, "float", 1)
     fit = equations.solve()
     found = fit.kernel
@@ -259,11 +263,11 @@ def test_the_pixels_correct_what_rounding_left():
 
 @pytest.mark.parametrize("boundary", [None, "mirror"])
 def test_images_that_are_read_by_slices(boundary, monkeypatch, rng):
-    monkeypatch.setattr(bg, "BLOCK_SHAPE", (7, 9))
+    monkeypatch.setattr(blocks, "BLOCK_SHAPE", (7, 9))
     image, result = (rng.integers(0, 256, (20, 25), dtype=np.uint8) for _ in range(2))
-    whole = bg.background_sums(pair_of(image, result, (3, 5), boundary), (3, 5), 2)
+    whole = background_sums(pair_of(image, result, (3, 5), boundary), (3, 5), 2)
     lazy = pair_of(Slices(image), Slices(result), (3, 5), boundary)
-    got = bg.background_sums(lazy, (3, 5), 2)
+    (got,) = gathered([lazy], (3, 5), 2, Run()).backgrounds
     assert_allclose(got.products, whole.products, rtol=0, atol=1e-8)
     assert_allclose(got.moments, whole.moments, rtol=0, atol=1e-8)
 
@@ -285,4 +289,4 @@ def test_refuses_pixels_that_are_not_finite(name, rng):
     images[name][4, 5] = np.nan
     pair = pair_of(images["source"], images["result"], (3, 3))
     with pytest.raises(ValueError, match=rf"{name} must be finite, got nan at index \(4, 5\)"):
-        bg.background_sums(pair, (3, 3), 1)
+        background_sums(pair, (3, 3), 1)

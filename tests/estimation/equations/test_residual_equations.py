@@ -40,6 +40,24 @@ def test_sums_over_a_residual(pair, boundary, given, rng):
     assert_array_equal(found.gram, 0)
 
 
+@pytest.mark.parametrize("given", ["source_mask", "saturation", "nan_policy"])
+def test_pixels_are_left_out_as_in_the_first_pass(pair, given, rng):
+    source, result = pair
+    options = {
+        "source_mask": rng.random(source.shape) < 0.02,
+        "saturation": (-2.0, 2.0),
+        "nan_policy": "omit",
+    }
+    if given == "nan_policy":
+        result = np.where(rng.random(result.shape) < 0.1, np.nan, result)
+    options = {given: options[given]}
+    whole = normal_equations(source, result, (2, 3), **options)
+    found = residual_equations(source, result, KERNEL, **options)
+    moments = whole.moments - whole.gram @ KERNEL.ravel()
+    assert_allclose(found.moments, moments, atol=1e-12 * np.abs(whole.moments).max())
+    assert found.n_pixels == whole.n_pixels < 1365
+
+
 def test_what_hardly_differs_is_told_apart_in_parts(rng):
     """The condition number is 1e12 and more: what equations alone leave is seen."""
     source = ndimage.gaussian_filter(rng.random((120, 110)), 2.0)
