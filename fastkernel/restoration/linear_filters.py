@@ -41,7 +41,7 @@ _RINGING = 1.3
 _SIDES, _LEAST = 4, 128
 
 # Binary exponents beyond which powers in a dtype may overflow or vanish.
-_EXPONENTS = {4: 20, 8: 400}
+_EXPONENTS = {4: 20, 8: 200}
 
 
 def _divide(
