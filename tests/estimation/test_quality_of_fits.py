@@ -288,3 +288,15 @@ def test_quality_leaves_masked_pixels_out():
     assert fit.quality.facts.n_pixels == fit.n_pixels == 76 * 86 - 200
     # Of those that were fitted, where images have their shapes.
     assert fit.judge(CAMERA, result.data) == fit.quality
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("asked", [{}, {"background": 0}, {"background": "auto"}])
+def test_a_flat_result_says_nothing(level, asked):
+    source = data.camera()[:90, :80]
+    result = np.full_like(source, level)
+    fit = estimate_kernel(source, result, 3, **asked)
+    assert fit.quality.belief == "do not believe it"
+    assert fit.quality.reasons[0] == (
+        "the result is the same everywhere, which says nothing of a kernel"
+    )

@@ -42,6 +42,9 @@ _SURE, _LOST = 0.01, 0.5
 # Condition numbers at which rounding is to be seen, and at which nothing else is.
 _HARDLY, _NOT = 1e10, 1e14
 
+# Contrast of the result, as a share of what the filter changed, that is rounding.
+_NO_CONTRAST = 1e-7
+
 # Share of clipped pixels from which on they are mentioned.
 _FEW = 0.001
 
@@ -138,6 +141,9 @@ def judge(
     if facts.n_pixels <= kernel.size:
         reason = f"{facts.n_pixels} pixels tell nothing of {kernel.size} taps"
         doubts.insert(0, _Doubt(reason, True, (_MORE_PIXELS,)))
+    if not facts.contrast > _NO_CONTRAST * facts.change:
+        reason = "the result is the same everywhere, which says nothing of a kernel"
+        doubts.insert(0, _Doubt(reason, True, ("a result that shows the picture",)))
     doubts += _doubts_of_fit(kernel, errors, bar, condition_number, converged)
     fatal = [doubt.reason for doubt in doubts if doubt.fatal]
     reasons = fatal + [doubt.reason for doubt in doubts if not doubt.fatal]
