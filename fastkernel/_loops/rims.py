@@ -56,47 +56,51 @@ def fill_base(autocorrelation, columns, rows, corner, ahead, across):
             across[d, j] = total
 
 
-def count_pairs(kernel_shape: tuple[int, int]) -> int:
-    """Return how many pairs of shifts there are, order aside, each with itself too."""
-    taps = kernel_shape[0] * kernel_shape[1]
-    return taps * (taps + 1) // 2
-
-
 @register_jitable
-def _follow(ahead, across, columns, rows, corners, changes, pairs):
-    """Do what `fill_pairs` says."""
+def _fill(ahead, across, columns, rows, corners, strip, both, gram):
+    """Do what `fill_gram` says; below the diagonal only if ``both``."""
     p, q = ahead.shape
+    for d in range(p):
+        for b in range(q):
+            gram[0, d * q + b] = ahead[d, b]
+        for a in range(1, q):
+            gram[a, d * q] = across[d, a] if d > 0 else ahead[0, a]
+            for b in range(1, q):
+                gram[a, d * q + b] = gram[a - 1, d * q + b - 1] + columns[d, a - 1, b - 1]
     top_left, top_right, low_left, low_right = corners[0], corners[1], corners[2], corners[3]
-    place = 0
-    for down in range(p):
-        for right in range(0 if down == 0 else 1 - q, q):
-            first, n = max(0, -right), q - abs(right) - 1
-            last = first + right
-            total = ahead[down, right] if right >= 0 else across[down, -right]
-            for c in range(n):
-                changes[c] = columns[down, first + c, last + c]
-            for i in range(p - down):
-                if i > 0:
-                    u, v = i - 1, i - 1 + down
-                    total += rows[right, u, v] if right >= 0 else rows[-right, v, u]
-                    for c in range(n):
-                        changes[c] += (
-                            low_right[u, first + c] * low_right[v, last + c]
-                            - low_left[u, first + c] * low_left[v, last + c]
-                            - top_right[u, first + c] * top_right[v, last + c]
-                            + top_left[u, first + c] * top_left[v, last + c]
-                        )
-                value = total
-                pairs[place] = value
-                for c in range(n):
-                    value += changes[c]
-                    pairs[place + 1 + c] = value
-                place += n + 1
+    for i in range(1, p):
+        for k in range(i, p):
+            u, v = i - 1, k - 1
+            for b in range(q):
+                strip[0, b] = rows[b, u, v]
+            for a in range(1, q):
+                strip[a, 0] = rows[a, v, u]
+                for b in range(1, q):
+                    strip[a, b] = (
+                        strip[a - 1, b - 1]
+                        + (low_right[u, a - 1] * low_right[v, b - 1])
+                        - (low_left[u, a - 1] * low_left[v, b - 1])
+                        - (top_right[u, a - 1] * top_right[v, b - 1])
+                        + (top_left[u, a - 1] * top_left[v, b - 1])
+                    )
+            for a in range(q):
+                line, before = gram[i * q + a][k * q :], gram[(i - 1) * q + a][(k - 1) * q :]
+                for b in range(q):
+                    line[b] = before[b] + strip[a, b]
+    if both:
+        for i in range(p):
+            for a in range(q):
+                line = gram[i * q + a]
+                for b in range(a):
+                    line[i * q + b] = gram[i * q + b, i * q + a]
+                for k in range(i):
+                    for b in range(q):
+                        line[k * q + b] = gram[k * q + b, i * q + a]
 
 
 @_loop
-def fill_pairs(ahead, across, columns, rows, corners, changes, pairs):
-    r"""Fill in the products of all pairs of shifts of an image from base entries and its rim.
+def fill_gram(ahead, across, columns, rows, corners, strip, gram):
+    r"""Fill the Gram matrix of all shifts of an image from its base entries and its rim.
 
     Parameters
     ----------
@@ -108,23 +112,22 @@ def fill_pairs(ahead, across, columns, rows, corners, changes, pairs):
         The same for rows.
     corners : (4, p - 1, q - 1) float64 array
         The image's corners: top left, top right, bottom left, bottom right.
-    changes : (q,) float64 array
-        Overwritten.
-    pairs : (`count_pairs`,) float64 array
-        Overwritten: the products by the distance of the shifts, in the order in which they follow
-        from each other. `unfold` makes a matrix of them.
+    strip : (q, q) float64 array
+        Working space.
+    gram : (p * q, p * q) float64 array
+        Overwritten; exactly symmetric.
 
     Notes
     -----
-    One step of both shifts changes a product by the strip that enters the window less the strip
+    One step of both shifts changes an entry by the strip that enters the window less the strip
     that leaves it,
 
     .. math:: H_{a+e,\,b+e} = H_{ab} + \mathrm{entering}_{ab} - \mathrm{leaving}_{ab},
 
-    along rows from the base entries, and along columns, where each strip follows the same rule in
-    one dimension. Cost: ``3 * (p*q)**2`` multiply-adds, no pixel of the interior read.
+    first along columns from the base entries, then along rows, where each strip follows the
+    same rule in one dimension. Cost: ``(p*q)**2`` steps, no pixel of the interior read.
     """
-    _follow(ahead, across, columns, rows, corners, changes, pairs)
+    _fill(ahead, across, columns, rows, corners, strip, True, gram)
 
 
 @register_jitable
@@ -157,11 +160,11 @@ def rim_shapes(
     """Return the shapes of what `slide_products` works in."""
     (p, q), (height, width) = kernel_shape, tile_shape
     strips = (2, p - 1, width + q - 1), (2, q - 1, height + p - 1)
-    return (*strips, (p, q - 1, q - 1), (q, p - 1, p - 1), (4, p - 1, q - 1), (q,), (max(p, q),))
+    return (*strips, (p, q - 1, q - 1), (q, p - 1, p - 1), (4, p - 1, q - 1), (q, q), (max(p, q),))
 
 
 @_loop
-def slide_products(x, kernel_shape, tile_shape, base, rim, pairs):
+def slide_products(x, kernel_shape, tile_shape, base, rim, both, grams):
     r"""Complete the products of all pairs of shifts of some images from those of the first shifts.
 
     Parameters
@@ -174,16 +177,18 @@ def slide_products(x, kernel_shape, tile_shape, base, rim, pairs):
         What `lags.add_tiles` finds.
     rim : tuple of float64 arrays of `rim_shapes`
         Overwritten.
-    pairs : (n, `count_pairs`) float64 array
-        Overwritten as by `fill_pairs`.
+    both : bool
+        Whether both sides of the diagonal are asked for.
+    grams : (n, >= p * q, >= p * q) float64 array
+        Overwritten on the diagonal and above it, and below if ``both``, as by `fill_gram`.
 
     Notes
     -----
     The rims are those of images that are in cache. Cost: about ``2 * (height + width) * p * q *
-    (p + q)`` multiply-adds an image, and what `fill_pairs` costs.
+    (p + q)`` multiply-adds an image, and what `fill_gram` costs.
     """
     (p, q), (height, width) = kernel_shape, tile_shape
-    across, down, columns, rows, corners, changes, sums = rim
+    across, down, columns, rows, corners, strip, sums = rim
     for s in range(len(x)):
         image = x[s]
         for side in range(2):
@@ -211,64 +216,4 @@ def slide_products(x, kernel_shape, tile_shape, base, rim, pairs):
             for r in range(p - 1):
                 for c in range(q - 1):
                     corners[corner, r, c] = across[corner // 2, r, corner % 2 * width + c]
-        _follow(base[s, 1], base[s, 2], columns, rows, corners, changes, pairs[s])
-
-
-@_loop
-def unfold(pairs, kernel_shape, both, grams):
-    """Write the products of pairs of shifts into matrices.
-
-    Parameters
-    ----------
-    pairs : (n, >= `count_pairs`) float64 array
-        As `fill_pairs` leaves them.
-    kernel_shape : (int, int)
-        ``(p, q)``.
-    both : bool
-        Whether both sides of the diagonal are asked for.
-    grams : (n, >= p * q, >= p * q) float64 array
-        Overwritten on the diagonal and above it, and below if ``both``.
-
-    Notes
-    -----
-    Cost: ``(p * q)**2 / 2`` moves, twice as many if ``both``.
-    """
-    p, q = kernel_shape
-    for s in range(len(pairs)):
-        products, gram, place = pairs[s], grams[s], 0
-        for down in range(p):
-            for across in range(0 if down == 0 else 1 - q, q):
-                first, distance = max(0, -across), down * q + across
-                for i in range(p - down):
-                    for a in range(i * q + first, i * q + first + q - abs(across)):
-                        gram[a, a + distance] = products[place]
-                        if both:
-                            gram[a + distance, a] = products[place]
-                        place += 1
-
-
-@_loop
-def fold(gram, kernel_shape, pairs):
-    """Read the products of pairs of shifts from a matrix: `unfold` turned round.
-
-    Parameters
-    ----------
-    gram : (>= p * q, >= p * q) float64 array
-        Read on the diagonal and above it.
-    kernel_shape : (int, int)
-        ``(p, q)``.
-    pairs : (>= `count_pairs`,) float64 array
-        Overwritten.
-
-    Notes
-    -----
-    Cost: ``(p * q)**2 / 2`` moves.
-    """
-    (p, q), place = kernel_shape, 0
-    for down in range(p):
-        for across in range(0 if down == 0 else 1 - q, q):
-            first, distance = max(0, -across), down * q + across
-            for i in range(p - down):
-                for a in range(i * q + first, i * q + first + q - abs(across)):
-                    pairs[place] = gram[a, a + distance]
-                    place += 1
+        _fill(base[s, 1], base[s, 2], columns, rows, corners, strip, both, grams[s])

@@ -199,38 +199,42 @@ def _solve_lanes(work, m):
 
 
 @_loop
-def mix_stack(weights, sums, out):
-    r"""Add mixtures of rows of sums to accumulators.
+def mix_stack(weights, grams, out):
+    r"""Add mixtures of symmetric matrices to accumulators.
 
     Parameters
     ----------
     weights : (k, n) float64 array
         C order.
-    sums : (n, m) float64 array
-        C order.
-    out : (k, m) float64 array
-        Updated in place, C order.
+    grams : (n, m, m) float64 array
+        Read above the diagonal and on it, C order.
+    out : (k, m, m) float64 array
+        Updated in place above the diagonal and on it, C order.
 
     Notes
     -----
-    .. math:: \mathrm{out}_{km} \mathrel{+}= \sum_n w_{kn} s_{nm}
+    .. math:: \mathrm{out}_k \mathrel{+}= \sum_n w_{kn} G_n
 
     Cost: ``n * k`` multiply-adds an entry, of which as many as stay in the first cache are added
     to at a time.
     """
-    (k, n), m = weights.shape, sums.shape[1]
-    for start in range(0, m, _MIXED):
-        stop = min(start + _MIXED, m)
-        for mixture in range(k):
-            total, own = out[mixture, start:stop], weights[mixture]
-            for first in range(0, n - 3, 4):
-                a, b, c, d = own[first], own[first + 1], own[first + 2], own[first + 3]
-                if a != 0.0 or b != 0.0 or c != 0.0 or d != 0.0:
-                    one, two = sums[first, start:stop], sums[first + 1, start:stop]
-                    three, four = sums[first + 2, start:stop], sums[first + 3, start:stop]
+    (k, n), m = weights.shape, grams.shape[1]
+    for i in range(m):
+        for start in range(i, m, _MIXED):
+            stop = min(start + _MIXED, m)
+            for mixture in range(k):
+                total, own = out[mixture, i, start:stop], weights[mixture]
+                for first in range(0, n - 3, 4):
+                    a, b, c, d = own[first], own[first + 1], own[first + 2], own[first + 3]
+                    if a != 0.0 or b != 0.0 or c != 0.0 or d != 0.0:
+                        one, two = grams[first, i, start:stop], grams[first + 1, i, start:stop]
+                        three, four = (
+                            grams[first + 2, i, start:stop],
+                            grams[first + 3, i, start:stop],
+                        )
+                        for j in range(stop - start):
+                            total[j] += a * one[j] + b * two[j] + (c * three[j] + d * four[j])
+                for last in range(n - n % 4, n):
+                    weight, row = own[last], grams[last, i, start:stop]
                     for j in range(stop - start):
-                        total[j] += a * one[j] + b * two[j] + (c * three[j] + d * four[j])
-            for last in range(n - n % 4, n):
-                weight, row = own[last], sums[last, start:stop]
-                for j in range(stop - start):
-                    total[j] += weight * row[j]
+                        total[j] += weight * row[j]

@@ -61,10 +61,9 @@ def _gram(
         entering = strips[1][1], strips[0][1], corners[3]
         rims.fill_base(autocorrelation, *entering, base[0], base[1])
     rows, columns = (entering - leaving for leaving, entering in strips)
-    products, gram = np.empty((1, rims.count_pairs((p, q)))), np.empty((1, p * q, p * q))
-    rims.fill_pairs(base[0], base[1], columns, rows, corners, np.empty(q), products[0])
-    rims.unfold(products, (p, q), True, gram)
-    return np.asarray(gram[0])
+    gram = np.empty((p * q, p * q))
+    rims.fill_gram(base[0], base[1], columns, rows, corners, np.empty((q, q)), gram)
+    return gram
 
 
 def gather(

@@ -131,11 +131,9 @@ class WholeJob(DirectJob):
         shape = tile[2:]
         x, y = self._read(tile, scratch)
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
-        pairs = np.empty((1, rims.count_pairs((p, q))))
         energy = self._add(x, y, tile, scratch, out)
         rim = rim_scratch(scratch, (p, q), shape)
-        rims.slide_products(x[None], (p, q), shape, out, rim, pairs)
-        rims.unfold(pairs, (p, q), True, gram)
+        rims.slide_products(x[None], (p, q), shape, out, rim, True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 

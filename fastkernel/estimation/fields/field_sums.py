@@ -98,56 +98,12 @@ def background_lines(
     return (rows, cols), np.array(degrees, np.intp).reshape(-1, 2)
 
 
-class _Packing(NamedTuple):
-    """How the products of all columns lie in a row: shifts, shifts with the rest, the rest.
-
-    Attributes
-    ----------
-    kernel_shape : (int, int)
-        ``(p, q)``.
-    beside : int
-        Columns beside the shifts: those of the background, and the result.
-    """
-
-    kernel_shape: Shape
-    beside: int
-
-    @property
-    def size(self) -> int:
-        """How many products there are."""
-        taps, beside = math.prod(self.kernel_shape), self.beside
-        return rims.count_pairs(self.kernel_shape) + (taps + beside) * beside
-
-    def parts(self, row: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the products of pairs of shifts, those with the rest, and those of the rest."""
-        taps, first = math.prod(self.kernel_shape), rims.count_pairs(self.kernel_shape)
-        last = first + taps * self.beside
-        cross, rest = row[first:last], row[last:]
-        return row[:first], cross.reshape(taps, -1), rest.reshape(-1, self.beside)
-
-    def pack(self, gram: FloatArray, row: FloatArray) -> None:
-        """Write the products of a matrix into a row."""
-        taps, (pairs, cross, rest) = math.prod(self.kernel_shape), self.parts(row)
-        rims.fold(gram, self.kernel_shape, pairs)
-        cross[:], rest[:] = gram[:taps, taps:], gram[taps:, taps:]
-
-    def unpack(self, rows: FloatArray) -> FloatArray:
-        """Return the matrices of rows, above the diagonal and on it."""
-        taps = math.prod(self.kernel_shape)
-        grams = np.zeros((len(rows), taps + self.beside, taps + self.beside))
-        rims.unfold(rows, self.kernel_shape, False, grams)
-        for row, gram in zip(rows, grams, strict=True):
-            _, gram[:taps, taps:], gram[taps:, taps:] = self.parts(row)
-        return grams
-
-
 @dataclass(frozen=True, slots=True)
 class _TilesJob:
     """The equations of some tiles, mixed."""
 
     pair: Pair
     kernel_shape: Shape
-    packing: _Packing
     tiles: Sequence[Tile]
     frame: Frame
     lines: tuple[FloatArray, FloatArray]
@@ -160,10 +116,10 @@ class _TilesJob:
         self, scratch: Scratch, stopped: Callable[[], bool]
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         (p, q), terms = self.kernel_shape, self.frame.terms
-        size, mixtures = self.packing.size, terms * (terms + 1) // 2
-        out, noise = np.zeros((mixtures, size)), np.zeros((mixtures, p * q))
-        together = min(max(1, _MIXED // (8 * size)), len(self.tiles))
-        sums, energies = np.zeros((together, size)), np.zeros((together, p * q))
+        m, mixtures = p * q + len(self.degrees) + 1, terms * (terms + 1) // 2
+        out, noise = np.zeros((mixtures, m, m)), np.zeros((mixtures, p * q))
+        together = min(max(1, _MIXED // (8 * m * m)), len(self.tiles))
+        grams, energies = np.zeros((together, m, m)), np.zeros((together, p * q))
         places = np.full((len(self.tiles), 2), np.nan)
         first, second = np.triu_indices(terms)
         waiting: list[int] = []
@@ -171,22 +127,22 @@ class _TilesJob:
             if stopped():
                 break
             count = len(waiting)
-            light = self._gather(tile, sums[count], energies[count], scratch)
+            light = self._gather(tile, grams[count], energies[count], scratch)
             if light is not None:
                 places[number] = light if self.known is None else self.known[number]
                 waiting.append(number)
             if len(waiting) == together or (waiting and number == len(self.tiles) - 1):
                 values = self.frame.values(*places[waiting].T)
                 weights = values[first] * values[second]
-                small_systems.mix_stack(weights, sums[: len(waiting)], out)
+                small_systems.mix_stack(weights, grams[: len(waiting)], out)
                 noise += weights @ energies[: len(waiting)]
                 waiting = []
         return out, noise, places
 
     def _gather(
-        self, tile: Tile, sums: FloatArray, energies: FloatArray, scratch: Scratch
+        self, tile: Tile, gram: FloatArray, energies: FloatArray, scratch: Scratch
     ) -> tuple[float, float] | None:
-        """Fill in a tile's products; return where its light stands, None where none is fitted."""
+        """Fill in a tile's equations; return where its light stands, None where none is fitted."""
         (_, result, window, used, *_) = self.pair
         top, left, height, width = tile
         inside = slice(top, top + height), slice(left, left + width)
@@ -205,13 +161,12 @@ class _TilesJob:
             )
             for k, (i, j) in enumerate(self.degrees):
                 np.outer(down[i], across[j], out=answers[k, :, :width])
-            self._sum(tile, answers, sums, scratch)
+            self._sum(tile, answers, gram, scratch)
         if not whole or fitted < y.size:
             choice: Choice = "left out" if whole else "fitted"
             what = (self.pair, self.kernel_shape, [tile], self.lines, self.degrees)
-            rows = np.empty(self.packing.size)
-            self.packing.pack(RowsJob(*what, choice, thinning=None)(scratch, _never), rows)
-            sums[:] = sums - rows if whole else rows
+            rows = RowsJob(*what, choice, thinning=None)(scratch, _never)
+            gram[:] = gram - rows if whole else rows
         weights = scratch.array("tile weights", (height, width))
         self.pair.load_weights(top, left, weights)
         if self.pair.source_variance is not None:
@@ -222,11 +177,10 @@ class _TilesJob:
         place = window.result_pixel(top, left)
         return place[0] + row, place[1] + col
 
-    def _sum(self, tile: Tile, answers: FloatArray, row: FloatArray, scratch: Scratch) -> None:
+    def _sum(self, tile: Tile, answers: FloatArray, gram: FloatArray, scratch: Scratch) -> None:
         """Write the products of the shifts of a whole tile, and with what they are to explain."""
         (top, left, height, width), (p, q) = tile, self.kernel_shape
-        dtype, window = np.dtype(np.float64), self.pair.window
-        pairs, cross, rest = self.packing.parts(row)
+        dtype, window, taps = np.dtype(np.float64), self.pair.window, p * q
         cols = width + q - 1
         x = scratch.array("tile", (height + p - 1, stencil.row_length(cols, dtype)))
         load(self.pair.source, window.source_pixel(top, left), window.boundary, x[:, :cols])
@@ -235,11 +189,12 @@ class _TilesJob:
             found = np.zeros((lags.KINDS, p, q))
             last = k == len(answers) - 1
             lags.add_tiles(x[None], answer[None], (height, width), last, sums, found[None])
-            cross[:, k] = found[0].ravel()
+            gram[:taps, taps + k] = found[0].ravel()
         rim = rim_scratch(scratch, (p, q), (height, width))
-        rims.slide_products(x[None], (p, q), (height, width), found[None], rim, pairs[None])
+        shapes = (p, q), (height, width)
+        rims.slide_products(x[None], *shapes, found[None], rim, False, gram[None])
         flat = answers[:, :, :width].reshape(len(answers), -1)
-        rest[:] = flat @ flat.T
+        gram[taps:, taps:] = flat @ flat.T
 
     def _noise(self, tile: Tile, weights: FloatArray, scratch: Scratch) -> FloatArray:
         """Return the sums of the weights times the source's variance, by shift."""
@@ -326,16 +281,15 @@ def field_sums(
     """
     terms, tiles = frame.terms, tiles_of(pair.window.shape, tile)
     lines, table = background_lines(pair.window.shape, degree)
-    packing, mixtures = _Packing(kernel_shape, len(table) + 1), terms * (terms + 1) // 2
-    most = int(min(max(_HELD // (8 * mixtures * packing.size), 2), 64))
+    m, mixtures = math.prod(kernel_shape) + len(table) + 1, terms * (terms + 1) // 2
+    most = int(min(max(_HELD // (8 * mixtures * m * m), 2), 64))
     parts = shares(tiles, most)
     known = [None] * len(parts) if places is None else _alike(places, parts)
     jobs = [
-        _TilesJob(pair, kernel_shape, packing, part, frame, lines, table, where)
+        _TilesJob(pair, kernel_shape, part, frame, lines, table, where)
         for part, where in zip(parts, known, strict=True)
     ]
-    mixed = np.zeros((mixtures, packing.size))
-    noise = np.zeros((mixtures, math.prod(kernel_shape)))
+    mixed, noise = np.zeros((mixtures, m, m)), np.zeros((mixtures, math.prod(kernel_shape)))
     lights = []
     with np.errstate(over="ignore", invalid="ignore"):
         for found, energies, light in run_jobs(jobs, Scratch, run.workers, run.progress):
@@ -343,9 +297,7 @@ def field_sums(
             noise += energies
             lights.append(light)
     refuse_unusable([pair], mixed, noise, 0.0)
-    return FieldSums(
-        packing.unpack(mixed), noise, pair.n_pixels, pair.total_weight, np.concatenate(lights)
-    )
+    return FieldSums(mixed, noise, pair.n_pixels, pair.total_weight, np.concatenate(lights))
 
 
 def _alike(places: FloatArray, parts: Sequence[Sequence[Tile]]) -> list[FloatArray]:

@@ -84,9 +84,7 @@ class _StackJob:
         lags.add_tiles(x, y, (height, width), True, scratch.array("sums", *sums), base)
         grams = scratch.array("grams", (n, m + 1, m + 1))
         rim = rim_scratch(scratch, (p, q), (height, width))
-        pairs = scratch.array("pairs", (n, rims.count_pairs((p, q))))
-        rims.slide_products(x, (p, q), (height, width), base, rim, pairs)
-        rims.unfold(pairs, (p, q), False, grams)
+        rims.slide_products(x, (p, q), (height, width), base, rim, False, grams)
         grams[:, :taps, m] = base[:, 0].reshape(n, taps)
         small_systems.gather_answers(x, self.features, y, (p, q), grams)
         # A kernel flips what shifts do not.
