@@ -32,6 +32,7 @@ SUITES = [
     "found",
     "fields",
     "stacks",
+    "dask",
     "goals",
 ]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip", "fields"]

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_callback, as_choice, as_flag, as_workers
+from fastkernel._images.lazy import is_dask
 from fastkernel._images.pairs import as_pairs
 from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
@@ -102,7 +103,8 @@ def estimate_kernel(
     Parameters
     ----------
     source : (m, n) array_like of real numbers, or a sequence of them
-        Source image, in any unit.
+        Source image, in any unit. A Dask array, here or as ``result``, is fitted where it is, by
+        `fastkernel.dask.estimate_kernel`.
     result : array_like of real numbers, or a sequence of them
         Result image, in any unit, of shape (m, n) ("same"), (m - p + 1, n - q + 1) ("valid") or
         (m + p - 1, n + q - 1) ("full", zeros beyond the source's frame). A sequence holds as
@@ -275,6 +277,10 @@ def estimate_kernel(
     True
     """
     asked = locals()
+    if is_dask(source) or is_dask(result):
+        from fastkernel.dask.estimate import estimate_given
+
+        return estimate_given(asked, _defaults())
     for name in _flags():
         as_flag(asked[name], name)
     chosen = method_of(as_choice(method, "method", METHODS))
