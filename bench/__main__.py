@@ -1,7 +1,8 @@
 """``python -m bench [suite ...]``: run suites, all by default.
 
-``python -m bench readme [suite ...]`` rewrites README.md from their results, and ``python -m
-bench plots [figure ...]`` draws them.
+``python -m bench readme [suite ...]`` writes their tables into bench/README.md, and some rows of
+these into README.md; ``python -m bench plots [figure ...]`` draws them. ``python -m bench gallery
+[entry ...]`` makes pictures of what the library does, and the page that shows them.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from types import ModuleType
 from . import measure, report
 
 # A suite is a module with ``run(args) -> dict`` (JSON) and ``tables(result) -> str``; one with a
-# part in README.md has ``readme(result) -> str`` too. All in Markdown.
+# part in bench/README.md has ``readme(result) -> str`` too. All in Markdown.
 SUITES = [
     "fit",
     "engines",
@@ -35,6 +36,7 @@ SUITES = [
     "dask",
     "goals",
 ]
+TASKS = ["readme", "plots", "gallery"]
 FIGURES = ["engines", "sizes", "convolve", "border", "round_trip", "fields"]
 
 
@@ -49,7 +51,7 @@ def _words(text: str) -> list[str]:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = f"suites: {', '.join(SUITES)}; figures: {', '.join(FIGURES)}"
-    parser.add_argument("what", nargs="*", help=f"readme, plots, or names. {names}")
+    parser.add_argument("what", nargs="*", help=f"readme, plots, gallery, or names. {names}")
     parser.add_argument("--sizes", type=_numbers, help="sides of the images, as 512,2048")
     parser.add_argument("--kernels", type=_numbers, help="sides of the kernels (odd), as 3,5")
     parser.add_argument("--dtypes", type=_words, help="as uint8,float32")
@@ -66,9 +68,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--figures", type=Path, help="for `plots`: folder to draw into, by default that of --output"
     )
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="for `readme`")
+    parser.add_argument(
+        "--readme", type=Path, default=Path("bench/README.md"), help="for `readme`: page of tables"
+    )
     args = parser.parse_args(argv)
-    args.task = args.what.pop(0) if args.what[:1] in (["readme"], ["plots"]) else "run"
+    args.task = args.what.pop(0) if args.what[:1] in ([task] for task in TASKS) else "run"
+    if args.task == "gallery":
+        return args  # it knows its entries itself
     kind, known = ("figure", FIGURES) if args.task == "plots" else ("suite", SUITES)
     unknown = set(args.what) - set(known)
     if unknown:
@@ -82,7 +88,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _nothing_to_write(args: argparse.Namespace, name: str, suite: ModuleType) -> str | None:
     if not hasattr(suite, "readme"):
-        return "it has no part in a README"
+        return "it has no part on a page"
     text = args.readme.read_text(encoding="utf-8")
     if not any(marker in text for marker in report.markers(name)):
         return f"no markers in {args.readme}"
@@ -98,10 +104,10 @@ def _rewrite(args: argparse.Namespace) -> None:
             print(f"bench: {name} skipped: {reason}", file=sys.stderr)
             continue
         if not hasattr(suite, "readme"):
-            sys.exit(f"bench: {name} has no part in a README")
+            sys.exit(f"bench: {name} has no part on a page")
         result = report.load(args.output, name)
-        origin = f"Written by `python -m bench`: {report.machine(result['environment'])}"
-        report.rewrite(args.readme, name, f"{suite.readme(result)} {origin}")
+        report.publish(args.readme, name, suite.readme(result), result["environment"])
+    importlib.import_module("bench.front").rewrite(args.readme)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -113,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         plots = importlib.import_module("bench.plots")
         folder = args.figures or args.output
         print(*plots.draw(args.what, args.output, folder, args.quick), sep="\n")
+        return
+    if args.task == "gallery":
+        importlib.import_module("bench.gallery").main(args.what, args.figures)
         return
     environment = measure.environment()
     print(report.machine(environment), "", sep="\n")

@@ -1,12 +1,15 @@
-"""Markdown tables and JSON, and the part of README.md that is made from them."""
+"""Markdown tables and JSON, and the pages that are made from them."""
 
 import json
 import math
 import re
+import string
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+MACHINES = "machines"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -43,7 +46,7 @@ def small(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
-def machine(environment: dict[str, Any]) -> str:
+def computer(environment: dict[str, Any]) -> str:
     versions = [f"{name} {version}" for name, version in environment["versions"].items() if version]
     parts = [
         environment["cpu"],
@@ -52,7 +55,11 @@ def machine(environment: dict[str, Any]) -> str:
         f"{environment['ram_bytes'] / 2**30:.0f} GiB",
         environment["os"],
     ]
-    return f"{', '.join(parts)}. {', '.join(versions)}. {environment['date']}."
+    return f"{', '.join(parts)}. {', '.join(versions)}."
+
+
+def machine(environment: dict[str, Any]) -> str:
+    return f"{computer(environment)} {environment['date']}."
 
 
 def save(folder: Path, result: dict[str, Any], text: str) -> None:
@@ -82,14 +89,49 @@ def markers(suite: str) -> tuple[str, str]:
     return f"<!-- bench:{suite} -->", f"<!-- /bench:{suite} -->"
 
 
-def rewrite(readme: Path, suite: str, text: str) -> None:
-    """Put ``text`` between the suite's markers in a README."""
+def part(page: Path, suite: str) -> str:
+    """What stands between the suite's markers on a page."""
     opening, closing = markers(suite)
-    old = readme.read_text(encoding="utf-8")
-    if old.count(opening) != 1 or old.count(closing) != 1:
-        sys.exit(f"bench: {readme} needs one {opening} and one {closing}")
-    pattern = f"({re.escape(opening)}).*({re.escape(closing)})"
-    new, found = re.subn(pattern, lambda m: f"{m[1]}\n{text}\n{m[2]}", old, flags=re.DOTALL)
-    if not found:
-        sys.exit(f"bench: {readme} has {closing} before {opening}")
-    readme.write_text(new, encoding="utf-8", newline="\n")
+    text = page.read_text(encoding="utf-8")
+    if text.count(opening) != 1 or text.count(closing) != 1:
+        sys.exit(f"bench: {page} needs one {opening} and one {closing}")
+    if text.index(closing) < text.index(opening):
+        sys.exit(f"bench: {page} has {closing} before {opening}")
+    return text.partition(opening)[2].partition(closing)[0].strip()
+
+
+def rewrite(page: Path, suite: str, text: str) -> None:
+    """Put ``text`` between the suite's markers on a page."""
+    part(page, suite)
+    opening, closing = markers(suite)
+    before, _, rest = page.read_text(encoding="utf-8").partition(opening)
+    new = f"{before}{opening}\n{text}\n{closing}{rest.partition(closing)[2]}"
+    page.write_text(new, encoding="utf-8", newline="\n")
+
+
+def publish(page: Path, suite: str, text: str, environment: dict[str, Any]) -> None:
+    """Put a suite's tables on a page, and its machine into the page's list of machines.
+
+    Every machine is described once, under a letter; one that no table names is dropped.
+    """
+    found = re.findall(r"^- ([A-Z]): (.*)$", part(page, MACHINES), re.MULTILINE)
+    known = {description: letter for letter, description in found}
+    free = (letter for letter in string.ascii_uppercase if letter not in known.values())
+    here = computer(environment)
+    letter = known.get(here) or next(free)
+    rewrite(page, suite, f"{text}\n\nMachine {letter}, {environment['date']}.")
+    named = re.findall(r"^Machine ([A-Z]), ", page.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = sorted(f"- {name}: {what}" for what, name in (known | {here: letter}).items())
+    rewrite(page, MACHINES, "\n".join(line for line in lines if line[2] in named))
+
+
+def read_table(text: str, column: str) -> list[dict[str, str]]:
+    """The rows of the table that has such a column, of those that ``table`` wrote."""
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("| ")]
+        header, *rows = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in lines
+        ] or [[]]
+        if column in header:
+            return [dict(zip(header, row, strict=True)) for row in rows[1:]]
+    sys.exit(f"bench: no table with a column {column!r}")

@@ -2,12 +2,45 @@
 
 The public names are imported when they are first used, so that ``import fastkernel`` costs
 little more than NumPy.
+
+Glossary
+--------
+
+**Kernel**: the small array of weights, its *taps*, of a convolution; of shape (rows, cols). Also
+called convolution matrix, mask, filter, point spread function (PSF) or impulse response.
+
+**Convolution** turns the kernel by half a turn and slides it over the image; **correlation** slides
+it as it is. Here, and in SciPy and MATLAB's ``conv2``, "convolve" turns it. OpenCV's ``filter2D``,
+GIMP, neural networks and ``imfilter`` correlate under the name of convolution or filter.
+
+**Full, same, valid**: all pixels that any tap reaches; those of the image's frame; those for which
+no pixel beyond the frame is needed.
+
+**Centre tap**: the tap that lies on the pixel that is made, in "same". Here, and in
+``scipy.signal``, it is ``((p - 1) // 2, (q - 1) // 2)``; for even sides ``scipy.ndimage``, OpenCV
+and scikit-image take ``(p // 2, q // 2)``.
+
+**Border rule**: what is taken to stand beyond the frame. The same rules have many names:
+
+| fastkernel | abcd then | scipy.ndimage | scipy.signal | numpy.pad | OpenCV | MATLAB |
+| --- | --- | --- | --- | --- | --- | --- |
+| zero | 00 | constant, grid-constant | fill | constant | BORDER_CONSTANT | 0 |
+| circular | ab | wrap, grid-wrap | wrap | wrap | BORDER_WRAP | circular |
+| replicate | dd | nearest | - | edge | BORDER_REPLICATE | replicate |
+| symmetric | dc | reflect, grid-mirror | symm | symmetric | BORDER_REFLECT | symmetric |
+| mirror | cb | mirror | - | reflect | BORDER_REFLECT_101 | - |
+
+All these words are understood, but for a bare "reflect", which means two things.
+
+**Light**: what a lens blurs and a sensor counts. Files of 8 and 16 bits hold *levels*, most often
+of sRGB, which are no multiple of it; a filter works on one or the other, and a fit must know on
+which (``light=`` of `estimate_kernel`).
 """
 
 # To a type checker it is that of typing, which takes ten times as long to import as all of this.
 TYPE_CHECKING = False
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ImageMatch": "estimation.difference.image_match",

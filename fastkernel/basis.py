@@ -72,17 +72,17 @@ def gaussian_polynomials(
 
     Examples
     --------
-    >>> gaussian_polynomials(21, [0.7, 1.5, 3.0], [6, 4, 2]).shape
+    >>> import numpy as np
+    >>> from fastkernel import basis, convolve, normal_equations, psf
+    >>> basis.gaussian_polynomials(21, [0.7, 1.5, 3.0], [6, 4, 2]).shape
     (441, 49)
 
     A kernel of 225 taps from 196 pixels:
 
-    >>> import numpy as np
-    >>> from fastkernel import convolve, normal_equations, psf
     >>> image = np.random.default_rng(0).standard_normal((28, 28))
     >>> result = convolve(image, psf.gaussian(15, 2.0), mode="valid")
-    >>> basis = gaussian_polynomials(15, [1.0, 2.0], [2, 2])
-    >>> fit = normal_equations(image, result, 15).solve(basis=basis)
+    >>> columns = basis.gaussian_polynomials(15, [1.0, 2.0], [2, 2])
+    >>> fit = normal_equations(image, result, 15).solve(basis=columns)
     >>> np.allclose(fit.kernel, psf.gaussian(15, 2.0))
     True
     """

@@ -71,10 +71,11 @@ def gaussian(
     The Gaussian ``exp(-(x**2 + y**2) / radius)`` over ``mgrid[-n/2:n/2, -n/2:n/2]``:
 
     >>> import numpy as np
+    >>> from fastkernel import psf
     >>> n, radius = 40, 30.0
     >>> x, y = np.mgrid[-n / 2 : n / 2, -n / 2 : n / 2]
     >>> seed = np.exp(-(x**2 / radius + y**2 / radius))
-    >>> found = gaussian((n, n), np.sqrt(radius / 2), centre=(n / 2, n / 2))
+    >>> found = psf.gaussian((n, n), np.sqrt(radius / 2), centre=(n / 2, n / 2))
     >>> bool(np.allclose(found, seed / seed.sum(), rtol=1e-12, atol=0))
     True
     """
@@ -134,7 +135,8 @@ def moffat(shape: Shape | int, fwhm: float, beta: float) -> FloatArray:
 
     Examples
     --------
-    >>> moffat((1, 5), 2.0, 3.0).round(3)
+    >>> from fastkernel import psf
+    >>> psf.moffat((1, 5), 2.0, 3.0).round(3)
     array([[0.053, 0.224, 0.447, 0.224, 0.053]])
     """
     fwhm, beta = as_positive(fwhm, "fwhm"), as_positive(beta, "beta")
@@ -190,7 +192,8 @@ def airy(shape: Shape | int, radius: float) -> FloatArray:
 
     Examples
     --------
-    >>> airy((1, 5), 2.0).round(3)
+    >>> from fastkernel import psf
+    >>> psf.airy((1, 5), 2.0).round(3)
     array([[0.   , 0.212, 0.576, 0.212, 0.   ]])
     """
     radius = as_positive(radius, "radius")
@@ -255,11 +258,12 @@ def motion(length: float, angle: float = 0.0) -> FloatArray:
 
     Examples
     --------
-    >>> motion(4)
+    >>> from fastkernel import psf
+    >>> psf.motion(4)
     array([[0.25, 0.25, 0.25, 0.25]])
-    >>> motion(2.5)
+    >>> psf.motion(2.5)
     array([[0.3, 0.4, 0.3]])
-    >>> motion(2 * 2**0.5, 45).round(2)
+    >>> psf.motion(2 * 2**0.5, 45).round(2)
     array([[0.  , 0.  , 0.25],
            [0.  , 0.5 , 0.  ],
            [0.25, 0.  , 0.  ]])
@@ -315,7 +319,8 @@ def disk(radius: float) -> FloatArray:
 
     Examples
     --------
-    >>> disk(1).round(3)
+    >>> from fastkernel import psf
+    >>> psf.disk(1).round(3)
     array([[0.025, 0.145, 0.025],
            [0.145, 0.318, 0.145],
            [0.025, 0.145, 0.025]])
@@ -368,7 +373,8 @@ def box(shape: Shape | int) -> FloatArray:
 
     Examples
     --------
-    >>> box((1, 4))
+    >>> from fastkernel import psf
+    >>> psf.box((1, 4))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
     p, q = as_shape(shape, "shape", one_for_both=True)

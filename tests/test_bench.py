@@ -102,26 +102,50 @@ def result_of_a_run(**changes):
     return head | {"cells": [cell]} | changes
 
 
-def test_rewrites_its_part_of_the_readme(tmp_path):
+MACHINES = "<!-- bench:machines --><!-- /bench:machines -->"
+
+
+def test_rewrites_its_part_of_the_page(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("# À\n<!-- bench:fit -->\nold\n<!-- /bench:fit -->\nend\n", encoding="utf-8")
+    page = f"# À\n<!-- bench:fit -->\nold\n<!-- /bench:fit -->\nend\n{MACHINES}"
+    readme.write_text(page, encoding="utf-8")
     report.save(tmp_path, result_of_a_run(), "")
     for _ in range(2):  # the second time finds the markers where it left them
         bench.main(["readme", "--output", str(tmp_path), "--readme", str(readme)])
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("# À\n<!-- bench:fit -->\n| image pair")
-    assert text.endswith("\n<!-- /bench:fit -->\nend\n")
+    assert "\n<!-- /bench:fit -->\nend\n<!-- bench:machines -->\n- A: " in text
     row = next(line for line in text.splitlines() if line.startswith("| 512²"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == ["512² uint8, 5×5", "2.00", "50", "1.0e-09", "1.2e-01", "-", "3.00"]
     assert "old" not in text
 
 
+def test_a_machine_is_described_once_and_not_when_no_table_is_of_it(tmp_path):
+    page = tmp_path / "page.md"
+    parts = "".join(f"<!-- bench:{name} --><!-- /bench:{name} -->\n" for name in ("a", "b"))
+    page.write_text(parts + MACHINES, encoding="utf-8")
+    here = measure.environment()
+
+    def letters():
+        return re.findall(r"^- (\w): (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+    for suite, cpu in (("a", "Old"), ("b", "New"), ("b", "New")):
+        report.publish(page, suite, "table", here | {"cpu": cpu})
+    assert letters() == [("A", "Old"), ("B", "New")]
+    assert f"table\n\nMachine B, {here['date']}." in page.read_text(encoding="utf-8")
+    report.publish(page, "a", "table", here | {"cpu": "New"})
+    assert letters() == [("B", "New")]
+    report.publish(page, "a", "table", here | {"cpu": "Third"})
+    assert letters() == [("A", "Third"), ("B", "New")]
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "message"),
     [
-        ("nothing", {}, "needs one <!-- bench:fit -->"),
-        ("<!-- /bench:fit --><!-- bench:fit -->", {}, "before"),
+        ("nothing", {}, "needs one <!-- bench:machines -->"),
+        (MACHINES, {}, "needs one <!-- bench:fit -->"),
+        (f"<!-- /bench:fit --><!-- bench:fit -->{MACHINES}", {}, "before"),
         ("<!-- bench:fit --><!-- /bench:fit -->", {"quick": True}, "quick run"),
     ],
 )
@@ -137,7 +161,7 @@ def test_refuses_to_rewrite(tmp_path, text, changes, message):
 def test_says_which_run_is_missing(tmp_path):
     with pytest.raises(SystemExit, match="python -m bench fit"):
         bench.main(["readme", "fit", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit, match="sizes has no part in a README"):
+    with pytest.raises(SystemExit, match="sizes has no part on a page"):
         bench.main(["readme", "sizes", "--output", str(tmp_path)])
 
 
@@ -240,7 +264,7 @@ def test_slow_or_missing_contenders_are_told_and_left_out(tmp_path, monkeypatch,
     assert "OpenCV is not installed" in out
     assert " slow |" in out
     path = tmp_path / "README.md"
-    path.write_text("<!-- bench:convolve --><!-- /bench:convolve -->", encoding="utf-8")
+    path.write_text(f"<!-- bench:convolve --><!-- /bench:convolve -->{MACHINES}", encoding="utf-8")
     full = json.loads((tmp_path / "convolve.json").read_text(encoding="utf-8"))
     report.save(tmp_path, full | {"quick": False}, "")
     bench.main(["readme", "convolve", "--output", str(tmp_path), "--readme", str(path)])
@@ -440,7 +464,7 @@ def test_figures_are_drawn_that_need_no_results_but_these(tmp_path):
     bench.main(["plots", "--quick", "--output", str(tmp_path), "--figures", str(figures)])
     names = {"border.png", "round_trip.png", "fields.png"}
     assert {path.name for path in figures.iterdir()} == names
-    # README shows these.
+    # bench/README.md shows these.
     assert all((figures / f"{name}.png").stat().st_size < 400_000 for name in bench.FIGURES[3:5])
     with pytest.raises(SystemExit, match="python -m bench sizes"):
         bench.main(["plots", "sizes", "--output", str(tmp_path)])

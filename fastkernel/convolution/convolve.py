@@ -131,6 +131,7 @@ def convolve(
 
     Examples
     --------
+    >>> from fastkernel import convolve
     >>> convolve([[1, 2, 3, 4]], [[1, -1]], "same", "replicate")
     array([[0., 1., 1., 1.]])
     """
@@ -184,6 +185,7 @@ def correlate(
 
     Examples
     --------
+    >>> from fastkernel import correlate
     >>> correlate([[1, 2, 4, 7]], [[-1, 1]], "valid")
     array([[1., 2., 3.]])
     """

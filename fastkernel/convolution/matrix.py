@@ -142,6 +142,7 @@ def convolution_matrix(
 
     Examples
     --------
+    >>> from fastkernel import convolution_matrix
     >>> convolution_matrix([[1, 2, 3]], (1, 4), "same", format="dense")
     array([[2., 1., 0., 0.],
            [3., 2., 1., 0.],
@@ -226,6 +227,7 @@ def design_matrix(
     Examples
     --------
     >>> import numpy as np
+    >>> from fastkernel import convolution_matrix, design_matrix
     >>> image = np.random.default_rng(0).standard_normal((12, 9))
     >>> kernel = np.array([[1.0, 2.0], [3.0, 4.0]])
     >>> result = convolution_matrix(kernel, image.shape, "valid") @ image.ravel()

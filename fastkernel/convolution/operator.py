@@ -110,6 +110,7 @@ def convolution_operator(
     Examples
     --------
     >>> import numpy as np
+    >>> from fastkernel import convolution_operator
     >>> from scipy.sparse.linalg import lsqr
     >>> blur = np.array([[0, 0.1, 0], [0.1, 0.6, 0.1], [0, 0.1, 0]])
     >>> operator = convolution_operator(blur, (20, 20))

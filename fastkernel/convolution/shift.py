@@ -100,6 +100,7 @@ def circshift(
 
     Examples
     --------
+    >>> from fastkernel import circshift
     >>> circshift([[1, 2, 3], [4, 5, 6]], (1, -1)).tolist()
     [[5, 6, 4], [2, 3, 1]]
     """
@@ -156,6 +157,7 @@ def fftshift(
 
     Examples
     --------
+    >>> from fastkernel import fftshift
     >>> fftshift([[0, 1, 2, -2, -1]]).tolist()
     [[-2, -1, 0, 1, 2]]
     """
@@ -185,6 +187,7 @@ def ifftshift(
 
     Examples
     --------
+    >>> from fastkernel import ifftshift
     >>> ifftshift([[-2, -1, 0, 1, 2]]).tolist()
     [[0, 1, 2, -2, -1]]
     """

@@ -10,9 +10,16 @@ Inside: `cells` cuts a window into cells along chunks and says what each needs; 
 `pairs` say what the images are; `graph` writes the tasks; `reading` is what runs in them.
 """
 
-from fastkernel.dask.convolve import convolve as convolve
-from fastkernel.dask.convolve import correlate as correlate
-from fastkernel.dask.equations import normal_equations as normal_equations
-from fastkernel.dask.estimate import estimate_kernel as estimate_kernel
-from fastkernel.dask.restore import richardson_lucy as richardson_lucy
-from fastkernel.dask.restore import wiener as wiener
+from fastkernel.dask.convolve import convolve, correlate
+from fastkernel.dask.equations import normal_equations
+from fastkernel.dask.estimate import estimate_kernel
+from fastkernel.dask.restore import richardson_lucy, wiener
+
+__all__ = [
+    "convolve",
+    "correlate",
+    "estimate_kernel",
+    "normal_equations",
+    "richardson_lucy",
+    "wiener",
+]

@@ -269,6 +269,7 @@ def estimate_kernel(
     Examples
     --------
     >>> import numpy as np
+    >>> from fastkernel import estimate_kernel
     >>> from scipy.signal import convolve2d
     >>> image = np.random.default_rng(0).standard_normal((40, 40))
     >>> blur = np.array([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.0, 0.1]])

@@ -234,7 +234,7 @@ def inverse_filter(
     Examples
     --------
     >>> import numpy as np
-    >>> from fastkernel import convolve
+    >>> from fastkernel import convolve, inverse_filter
     >>> image = np.random.default_rng(0).random((8, 9))
     >>> psf = np.array([[0, 0.1, 0], [0.1, 0.6, 0.1], [0, 0.1, 0]])
     >>> blurred = convolve(image, psf, "same", "circular")
@@ -370,7 +370,7 @@ def wiener(
     Examples
     --------
     >>> import numpy as np
-    >>> from fastkernel import convolve
+    >>> from fastkernel import convolve, wiener
     >>> image = np.kron(np.arange(16.0).reshape(4, 4) % 5, np.ones((16, 16)))
     >>> psf = np.ones((5, 5)) / 25
     >>> noise = 0.01 * np.random.default_rng(0).standard_normal((64, 64))
@@ -417,6 +417,7 @@ def gcv_balance(
     Examples
     --------
     >>> import numpy as np
+    >>> from fastkernel import gcv_balance
     >>> noise = np.random.default_rng(0).standard_normal((64, 64))
     >>> gcv_balance(noise, np.ones((3, 3)) / 9) > 1
     True

@@ -357,7 +357,7 @@ def richardson_lucy(
     Examples
     --------
     >>> import numpy as np
-    >>> from fastkernel import convolve
+    >>> from fastkernel import convolve, richardson_lucy
     >>> star = np.zeros((9, 9))
     >>> star[4, 4] = 1
     >>> psf = [[0, 1, 0], [1, 4, 1], [0, 1, 0]]

@@ -119,7 +119,8 @@ def restore_tiled(
 
     Examples
     --------
-    >>> from fastkernel import convolve, richardson_lucy
+    >>> import numpy as np
+    >>> from fastkernel import convolve, restore_tiled, richardson_lucy
     >>> image = np.kron(np.random.default_rng(0).random((6, 7)), np.ones((10, 10)))
     >>> psf = np.outer([1, 2, 1], [1, 2, 1]) / 16
     >>> options = {"num_iter": 10, "acceleration": False}

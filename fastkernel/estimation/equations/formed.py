@@ -254,6 +254,7 @@ def normal_equations(
     Examples
     --------
     >>> import numpy as np
+    >>> from fastkernel import normal_equations
     >>> image = np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)
     >>> halves = [normal_equations(part, part, 3) for part in (image[:26], image[24:])]
     >>> whole = normal_equations(image, image, 3)

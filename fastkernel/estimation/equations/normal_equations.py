@@ -271,6 +271,7 @@ class NormalEquations:
 
         Examples
         --------
+        >>> from fastkernel import NormalEquations
         >>> NormalEquations.zero((5, 7)).crop((3, 3)).gram.shape
         (9, 9)
         """

@@ -288,7 +288,7 @@ def inverse_kernel(
     Examples
     --------
     >>> import numpy as np
-    >>> from fastkernel import convolve
+    >>> from fastkernel import convolve, inverse_kernel
     >>> blur = np.array([[0, 0.1, 0], [0.1, 0.6, 0.1], [0, 0.1, 0]])
     >>> fit = inverse_kernel(blur, (21, 21))
     >>> fit.delay, fit.max_deviation < 1e-5

@@ -215,6 +215,7 @@ def select_kernel_shape(
     Examples
     --------
     >>> import numpy as np
+    >>> from fastkernel import select_kernel_shape
     >>> from scipy.ndimage import convolve
     >>> image = np.random.default_rng(0).integers(0, 256, (90, 90)).astype(float)
     >>> blurred = convolve(image, np.full((3, 5), 1 / 15)).round()
