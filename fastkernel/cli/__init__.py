@@ -2,19 +2,19 @@
 
 Exit codes: 0 done, 1 the images do not determine the kernel, 2 wrong options, 3 wrong input
 files, 4 output cannot be written, 5 with --strict a kernel that is not to be believed, 130
-interrupted, 141 the reader of standard output went away.
+interrupted, 141 the reader of standard output went away; of many files that of the first failure.
 Where a file was asked for, the code tells of that file, and standard output may be lost.
 """
 
 import importlib
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 
-from fastkernel.cli.errors import CommandError, OutputError
+from fastkernel.cli.errors import CommandError, OutputError, SomeFailedError
 from fastkernel.cli.options import read_options
 from fastkernel.cli.streams import Stream, standard_streams
+from fastkernel.cli.voice import complain
 from fastkernel.errors import SingularFitError
 
 INTERRUPTED = 130
@@ -45,18 +45,22 @@ def _run(argv: Sequence[str] | None, out: Stream) -> int:
         debug = options.debug
         _check_folder()
         importlib.import_module(f"fastkernel.cli.{options.command}").run(options)
-        written = getattr(options, "output", None) is not None
+        written = getattr(options, "output", None) not in {None, "-"}
     except SystemExit as stop:  # argparse, after --help and --version
         if stop.code:
             return int(stop.code)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED, debug)
+    except SomeFailedError as problem:
+        return problem.exit_code
     except CommandError as problem:
         return _fail(str(problem), problem.exit_code, debug)
     except SingularFitError as problem:
         return _fail(str(problem), 1, debug)
     except MemoryError:
         return _fail("not enough memory for images of this size", 3, debug)
+    except BrokenPipeError:
+        return BROKEN_PIPE
     except OSError as problem:  # readers and writers name their files: this is the system
         return _fail(str(problem), 4, debug)
     out.flush()
@@ -79,7 +83,5 @@ def _check_folder() -> None:
 def _fail(message: str, exit_code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    # File names may hold anything: no line breaks and no terminal escapes get through.
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
-    print(f"fastkernel: error: {line}", file=sys.stderr)
+    complain(message)
     return exit_code

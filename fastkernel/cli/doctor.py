@@ -8,21 +8,33 @@ from pathlib import Path
 
 from fastkernel import __version__
 from fastkernel._machine.tiles import usable_cores
+from fastkernel.cli.voice import Voice
 
-_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "pyfftw", "pillow", "tifffile", "matplotlib")
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "pyfftw",
+    "pillow",
+    "tifffile",
+    "argcomplete",
+    "astropy",
+    "matplotlib",
+)
 
 
-def run(_options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Print versions, processor, cache and licences."""
-    print(f"fastkernel {__version__}")
-    print(f"python {platform.python_version()} on {platform.platform()}")
-    for package in _PACKAGES:
-        print(f"{package} {_version(package)}")
-    print(f"processor: {_processor()}, {usable_cores()} usable cores")
-    print(f"Numba cache: {_numba_cache()}")
-    print(
+    voice = Voice(options)
+    voice.say(
+        f"fastkernel {__version__}",
+        f"python {platform.python_version()} on {platform.platform()}",
+        *(f"{package} {_version(package)}" for package in _PACKAGES),
+        f"processor: {_processor()}, {usable_cores()} usable cores",
+        f"Numba cache: {_numba_cache()}",
         "licence: fastkernel is BSD-3-Clause; the pyFFTW wheels contain FFTW, which is GPL-2.0 or "
-        "later, and so is what is shipped together with them"
+        "later, and so is what is shipped together with them",
     )
 
 

@@ -33,3 +33,17 @@ class DisbeliefError(CommandError):
     """The kernel was found and written, and is not to be believed; told with ``--strict`` alone."""
 
     exit_code = 5
+
+
+class SomeFailedError(CommandError):
+    """Some of many files failed, and each of them was told in a line of its own.
+
+    Parameters
+    ----------
+    exit_code : int
+        That of the first failure.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("some files failed")
+        self.exit_code = exit_code

@@ -3,7 +3,6 @@
 import argparse
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 
 from fastkernel._images.crops import crop_of
 from fastkernel._typing import FloatArray
-from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError
-from fastkernel.cli.files import Picture, read_picture, turned_note
+from fastkernel.cli.errors import DisbeliefError, InputError, NumericalError, UsageError
+from fastkernel.cli.files import STANDARD, read_picture
 from fastkernel.cli.hints import hints, part_of
 from fastkernel.cli.light import decode
 from fastkernel.cli.output import (
@@ -26,19 +25,31 @@ from fastkernel.cli.output import (
     figure_bytes,
     json_text,
     kernel_bytes,
+    suffix_of,
     write_file,
 )
+from fastkernel.cli.picture import Picture, turned_note
 from fastkernel.cli.progress import ProgressBar
-from fastkernel.cli.table import kernel_table
+from fastkernel.cli.residual import residual_picture
+from fastkernel.cli.table import is_bars, kernel_table
 from fastkernel.cli.unknowns import asked_of
+from fastkernel.cli.voice import Voice, columns
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import plot_fit
 from fastkernel.estimation.quality import ROUNDING_RMS, Facts, Verdict
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fastkernel import KernelFit
 
 _LIGHTS = ("stored values", "linear (sRGB decoded)")
+
+_COLOURS = {
+    "believe it": "green",
+    "believe it with care": "magenta",
+    "do not believe it": "red",
+}
 
 # Taps beyond which no other fits are tried.
 _MOST_TAPS = 1024
@@ -101,36 +112,26 @@ class _Done(NamedTuple):
 
 def run(options: argparse.Namespace) -> None:
     """Read, fit, print, write."""
-    names = (options.source, options.result)
+    _check_streams(options)
     targets = _targets(options)
-    source, result = (
-        read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha)
-        for name in names
-    )
-    _check_shapes(source, result, options)
-    fit = _fit(source, result, options)
-    lossy = source.lossy or result.lossy
-    judged = fit.judge(
-        source.pixels,
-        result.pixels,
-        channel_axis=_channel_axis(source),
-        lossy=lossy,
-        workers=options.workers,
-    )
-    facts = cast(Facts, judged.facts)
-    done = _Done(source, result, options, fit, facts, _shown(fit, facts, options))
-    verdict = _advised(judged, done)
-    if not options.json:
-        _print(done, verdict)
+    voice = Voice(options, aside=options.output == STANDARD)
+    bar = ProgressBar(quiet=options.quiet)
+    try:
+        done, verdict = _found(options, voice, bar)
+    finally:
+        bar.clear()
+    if not options.quiet and not options.json:
+        _print(done, verdict, voice)
     make: dict[str, Callable[[], bytes]] = {
-        "output": lambda: kernel_bytes(done.shown.kernel, Path(options.output).suffix.lower()),
-        "plot": lambda: figure_bytes(plot_fit(done.shown)),
+        "output": lambda: kernel_bytes(done.shown.kernel, _suffix(options), _beside(done)),
+        "plot": lambda: figure_bytes(_figure(done)),
         "report": lambda: _report(done, verdict).encode(),
     }
     for kind, target in targets.items():
-        write_file(target, make[kind]())
-        if not options.json:
-            print(f"wrote {getattr(options, kind)!r}")
+        with voice.phase(f"writing {getattr(options, kind)}"):
+            write_file(target, make[kind]())
+        if getattr(options, kind) != STANDARD:
+            voice.say(f"wrote {getattr(options, kind)!r}{_lost(done) * (kind == 'output')}")
     if options.json:
         written = [getattr(options, kind) for kind in targets]
         print(json_text(_answer(done, verdict) | {"written": written}))
@@ -139,11 +140,105 @@ def run(options: argparse.Namespace) -> None:
         raise DisbeliefError(msg)
 
 
+def _check_streams(options: argparse.Namespace) -> None:
+    if options.json and options.output == STANDARD:
+        msg = "--json and -o - both write to standard output; give the kernel a file"
+        raise UsageError(msg)
+    if options.source == options.result == STANDARD:
+        msg = "standard input can be read once; give '-' in one place"
+        raise UsageError(msg)
+
+
+def _suffix(options: argparse.Namespace) -> str:
+    return suffix_of(options.output or "", options.format, ".npz")
+
+
+def _found(options: argparse.Namespace, voice: Voice, bar: ProgressBar) -> tuple["_Done", Verdict]:
+    """Read, fit and judge, under one bar."""
+    with voice.phase("reading"):
+        bar.over("reading", 0.0, 0.1)
+        source, result = (
+            read_picture(
+                name,
+                max_pixels=options.max_pixels,
+                drop_alpha=options.drop_alpha,
+                page=options.page,
+            )
+            for name in (options.source, options.result)
+        )
+        _check_shapes(source, result, options)
+    with voice.phase("fitting"):
+        bar.over("fitting", 0.1, 0.7)
+        fit = _fit(source, result, options, bar)
+    voice.detail(_used(source, result, fit))
+    with voice.phase("judging"):
+        bar.over("judging", 0.7, 0.9)
+        judged = fit.judge(
+            source.pixels,
+            result.pixels,
+            channel_axis=_channel_axis(source),
+            lossy=source.lossy or result.lossy,
+            workers=options.workers,
+        )
+    facts = cast(Facts, judged.facts)
+    done = _Done(source, result, options, fit, facts, _shown(fit, facts, options))
+    with voice.phase("advising"):
+        bar.over("advising", 0.9, 1.0)
+        return done, _advised(judged, done)
+
+
+def _used(source: Picture, result: Picture, fit: "KernelFit") -> str:
+    """Return by what means a kernel was found."""
+    how = f"method: {fit.method}, solver: {fit.solver}"
+    if fit.equations is None:
+        return how
+    from fastkernel.estimation.equations.gathering_cost import choose_engine
+
+    pixels = (source.pixels, result.pixels)
+    if fit.light == "srgb":
+        pixels = (decode(source), decode(result))
+    window = result.pixels.shape[:2]
+    return f"{how}, engine of the sums: {choose_engine(*pixels, window, fit.kernel.shape)}"
+
+
+def _beside(done: "_Done") -> dict[str, FloatArray | float | str]:
+    """Return what belongs to the taps in their file."""
+    kind = "correlation" if done.options.correlation else "convolution"
+    beside: dict[str, FloatArray | float | str] = {
+        "standard_errors": done.shown.standard_errors,
+        "light": done.fit.light,
+        "kind": kind,
+    }
+    level = done.fit.background
+    if level is not None and np.size(level) == 1:
+        beside["background"] = float(np.ravel(level)[0])
+    return beside
+
+
+def _lost(done: "_Done") -> str:
+    """Say what the file of a kernel has no place for, where that changes what comes of it."""
+    suffix = _suffix(done.options)
+    if suffix == ".png":
+        return ""
+    lost = []
+    if done.linear and suffix != ".npz":
+        lost.append("--transfer srgb goes with it")
+    if done.fit.background is not None and (suffix != ".npz" or np.size(done.fit.background) > 1):
+        lost.append("the background is not in it")
+    hint = "" if suffix == ".npz" else "; .npz would hold that"
+    return f" ({', and '.join(lost)}{hint})" if lost else ""
+
+
+def _figure(done: "_Done") -> "Figure":
+    """Draw the kernel, and beside it what it leaves."""
+    return plot_fit(done.shown, residual=residual_picture(done.source, done.result, done.fit))
+
+
 def _targets(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files to write, checked before any work is done."""
     check_apart(options.output, options.plot, options.report)
-    checks = {
-        "output": check_kernel_target,
+    checks: dict[str, Callable[..., Path]] = {
+        "output": lambda name, **how: check_kernel_target(name, _suffix(options), **how),
         "plot": check_plot_target,
         "report": check_report_target,
     }
@@ -155,12 +250,13 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
     }
 
 
-def _fit(source: Picture, result: Picture, options: argparse.Namespace) -> "KernelFit":
+def _fit(
+    source: Picture, result: Picture, options: argparse.Namespace, bar: ProgressBar
+) -> "KernelFit":
     from fastkernel import estimate_kernel
 
     asked = asked_of(source, result, options)
     tuning = {name: getattr(options, name) for name in _TUNING}
-    bar = ProgressBar()
     try:
         return estimate_kernel(
             source.pixels,
@@ -174,8 +270,6 @@ def _fit(source: Picture, result: Picture, options: argparse.Namespace) -> "Kern
     except (TypeError, ValueError) as problem:
         msg = f"{options.source!r} and {options.result!r} cannot be fitted: {problem}"
         raise InputError(msg) from problem
-    finally:
-        bar.clear()
 
 
 def _channel_axis(picture: Picture) -> int | None:
@@ -234,13 +328,13 @@ def _normalized(kernel: FloatArray, errors: FloatArray) -> tuple[FloatArray, Flo
     return kernel / total, errors / abs(total)
 
 
-def _print(done: _Done, verdict: Verdict) -> None:
+def _print(done: _Done, verdict: Verdict, voice: Voice) -> None:
     source, result, options, fit, facts, shown = done
     kernel, errors = shown.kernel, shown.standard_errors
     p, q = kernel.shape
     kind = "correlation (flipped both ways)" if options.correlation else "convolution"
     scaled = ", divided by its sum" if options.normalize else ""
-    heading, *table = kernel_table(kernel, errors, shutil.get_terminal_size().columns)
+    heading, *table = kernel_table(kernel, errors, columns(), stream=voice.stream)
     unit = (
         f"grey levels (rounding leaves up to {ROUNDING_RMS:.3f})"
         if facts.whole_levels
@@ -250,26 +344,29 @@ def _print(done: _Done, verdict: Verdict) -> None:
     other_rms = done.other_rms
     if other_rms is not None and other_rms > 1.1 * facts.rms:
         compared = f"; {_LIGHTS[not done.linear]} would leave a residual of {other_rms:.3g}"
-    print(f"{p}x{q} kernel for {kind}{scaled}: {heading}", *table, "", sep="\n")
+    voice.say(f"{p}x{q} kernel for {kind}{scaled}: {heading}", style="bold")
+    for line in table:
+        voice.say(line, style="dim" if is_bars(line) else None)
+    voice.say("")
     for name, text in (fit.found.lines() if fit.found else {}).items():
         if name != "light":
-            print(f"{name}: {text}")
-    print(f"sum of taps: {kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
-    print(f"residual: {facts.rms:.3g} {unit}")
+            voice.fact(name, text)
+    voice.fact("sum of taps", f"{kernel.sum():.6g}{_gain(kernel, errors, options.normalize)}")
+    voice.fact("residual", f"{facts.rms:.3g} {unit}")
     if fit.background is not None:
-        print(f"background: {_background(fit.background)}")
+        voice.fact("background", _background(fit.background))
     if fit.num_iter:
         end = "converged" if fit.converged else "not converged"
-        print(f"iterations: {fit.num_iter}, {end}")
+        voice.fact("iterations", f"{fit.num_iter}, {end}")
     if not math.isnan(fit.condition_number):
-        print(f"condition number: {fit.condition_number:.2g}")
+        voice.fact("condition number", f"{fit.condition_number:.2g}")
     apart = ", channels counted apart" if result.pixels.ndim == 3 else ""
-    print(f"pixels fitted: {fit.n_pixels}{apart}")
+    voice.fact("pixels fitted", f"{fit.n_pixels}{apart}")
     if turned := turned_note({options.source: source, options.result: result}):
-        print(f"orientation: {turned}")
-    print(f"light: {_LIGHTS[done.linear]}{compared}")
+        voice.fact("orientation", turned)
+    voice.fact("light", f"{_LIGHTS[done.linear]}{compared}")
     helps = (f"what would help: {text}" for text in verdict.helps)
-    print(f"verdict: {verdict}", *helps, sep="; ")
+    voice.fact("verdict", "; ".join([str(verdict), *helps]), style=_COLOURS[verdict.belief])
 
 
 def _answer(done: _Done, verdict: Verdict) -> dict[str, Any]:

@@ -1,145 +1,145 @@
-"""Images that a command makes from an image: the same dtype, the same kind of file or another."""
+"""Images that a command makes from images: the same dtype, the same kind of file or another."""
 
 import argparse
-import io
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from fastkernel._typing import AnyArray
-from fastkernel.cli.errors import InputError, OutputError, UsageError
-from fastkernel.cli.files import Notes, Picture, pillow, read_picture, turned_note
+from fastkernel.cli.batch import Job, jobs_of, run_jobs
+from fastkernel.cli.errors import InputError, UsageError
+from fastkernel.cli.files import FORMATS, STANDARD, read_picture
+from fastkernel.cli.image_output import check_holds, check_suffix, image_bytes
+from fastkernel.cli.kernels import KernelFile
 from fastkernel.cli.light import decode, encode
-from fastkernel.cli.output import check_target, write_file
-
-_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+from fastkernel.cli.output import json_text, write_file
+from fastkernel.cli.picture import Picture, turned_note
+from fastkernel.cli.progress import ProgressBar
+from fastkernel.cli.voice import Voice
 
 # Called with pixels and the axis of their channels, if any; returns as many pixels.
 Make = Callable[[AnyArray, int | None], AnyArray]
 
+# What standard output is written as where no format is asked for: that of the image.
+_SUFFIXES = {kind: suffix for suffix, kind in reversed(FORMATS.items())}
+_SUFFIXES |= {"GIF": ".png", "PPM": ".pnm"}
 
-def remake_file(
-    options: argparse.Namespace, kernel: str, make: Make, failure: str, notes: Iterable[str]
+_LIGHTS = {"none": "stored", "srgb": "srgb"}
+
+
+def remake_files(
+    options: argparse.Namespace,
+    kernel: KernelFile,
+    make: Make,
+    failure: str,
+    notes: Sequence[str],
+    bar: ProgressBar,
 ) -> None:
-    """Read an image file, write what becomes of it, and say so.
+    """Read image files, write what becomes of each, and say so.
 
     Parameters
     ----------
     options : Namespace
-        What `options.read_options` read for a command that makes an image from an image.
-    kernel : str
-        The kernel of the command line, which may be a file that must not be overwritten.
+        What `options.read_options` read for a command that makes images from images.
+    kernel : KernelFile
+        What is known of the kernel: the light it is for says what is done, unless an option does.
     make : callable
         What is done to the pixels; its TypeError or ValueError is the image's fault.
     failure : str
-        What the image then cannot be: "restored".
-    notes : iterable of str
-        What is said of the kernel, once the image is made.
+        What an image then cannot be: "restored".
+    notes : sequence of str
+        What is said of the kernel, once the first image is made.
+    bar : ProgressBar
+        The bar over all of them, which ``make`` may move on.
 
     Raises
     ------
-    InputError, OutputError
-        If a file is not what it should be, or the image cannot be made or written.
+    CommandError
+        If an image cannot be read, made or written; of several, the others are.
     """
-    if options.float and options.transfer == "srgb":
-        msg = "--float goes with --transfer none: light of floats needs no sRGB levels"
+    light = _light_of(options, kernel)
+    jobs = jobs_of(options)
+    voice = Voice(options, aside=jobs[0].name == STANDARD)
+    told = list(notes)
+    if options.transfer == "auto" and light == "srgb":
+        told.append("light: linear (sRGB decoded), for which the kernel was found")
+    written: list[str] = []
+
+    def work(job: Job) -> None:
+        picture = _read(job, options, light)
+        suffix = job.suffix or _SUFFIXES[picture.kind]
+        if not job.suffix:
+            check_suffix(job.name, suffix)
+        check_holds(job.name, suffix, picture, floats=options.float)
+        _check_order(picture, kernel.taps.shape, options)
+        try:
+            with voice.phase(f"{failure} {job.source}"):
+                pixels = remake(
+                    picture,
+                    make,
+                    clip=options.clip,
+                    linear=light == "srgb",
+                    floats=options.float,
+                )
+        except (TypeError, ValueError) as problem:
+            msg = f"{job.source!r} cannot be {failure}: {problem}"
+            raise InputError(msg) from problem
+        write_file(job.target, image_bytes(pixels, suffix, picture.notes, options.quality))
+        bar.clear()
+        turned = turned_note({job.source: picture})
+        here = "" if job.name == STANDARD else f"wrote {job.name!r}"
+        voice.say(*told, *filter(None, [turned, here]))
+        told.clear()
+        written.append(job.name)
+
+    try:
+        run_jobs(jobs, work, bar)
+    finally:
+        bar.clear()
+        if options.json:
+            failed = [job.source for job in jobs if job.name not in written]
+            print(json_text({"written": written, "failed": failed, "notes": list(notes)}))
+
+
+def _light_of(options: argparse.Namespace, kernel: KernelFile) -> str:
+    """Return the light that a kernel acts on, once options are known to go together."""
+    light = _LIGHTS.get(options.transfer, kernel.light or "stored")
+    if options.float and light == "srgb":
+        why = "--transfer srgb" if options.transfer == "srgb" else "the kernel is for light"
+        msg = f"--float goes with --transfer none: light of floats needs no sRGB levels ({why})"
         raise UsageError(msg)
-    picture = read_picture(
-        options.image, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha
-    )
-    if options.transfer == "srgb" and picture.bits not in {8, 16}:
-        msg = f"--transfer srgb needs an 8 or 16 bit file, not {options.image!r}; decode it first"
-        raise InputError(msg)
-    inputs = options.image, kernel
-    target = check_image_target(
-        options.output, picture, floats=options.float, force=options.force, inputs=inputs
-    )
-    linear = options.transfer == "srgb"
-    try:
-        pixels = remake(picture, make, clip=options.clip, linear=linear, floats=options.float)
-    except (TypeError, ValueError) as problem:
-        msg = f"{options.image!r} cannot be {failure}: {problem}"
-        raise InputError(msg) from problem
-    write_file(target, image_bytes(pixels, Path(options.output).suffix.lower(), picture.notes))
-    turned = turned_note({options.image: picture})
-    print(*notes, *filter(None, [turned]), f"wrote {options.output!r}", sep="\n")
+    if options.quality is not None and options.float:
+        msg = "--quality is of JPEG and WebP, which hold no floats: leave --float out"
+        raise UsageError(msg)
+    if options.json and options.output == STANDARD:
+        msg = "--json and -o - both write to standard output; give the image a file"
+        raise UsageError(msg)
+    return light
 
 
-def check_image_target(
-    name: str, picture: Picture, *, floats: bool, force: bool, inputs: Iterable[str]
-) -> Path:
-    """Check, before any work is done, that an image of the picture's kind can be written.
-
-    Parameters
-    ----------
-    name : str
-        The file to write: ``.png`` for grey levels of 8 bits (16 where there is one channel),
-        ``.tif`` and ``.npy`` for any.
-    picture : Picture
-        What the image is made from.
-    floats : bool
-        Whether its pixels are written as they are computed.
-    force : bool
-        Whether the file may exist.
-    inputs : iterable of str
-        Files that it must not be.
-
-    Returns
-    -------
-    Path
-        Where to write.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written, or its kind cannot hold the image.
-    """
-    suffix = Path(name).suffix.lower()
-    if suffix not in _SUFFIXES:
-        msg = f"{name!r} has none of the suffixes an image is written to: {', '.join(_SUFFIXES)}"
-        raise OutputError(msg)
-    wide = floats or (picture.bits == 16 and picture.pixels.ndim == 3)
-    if suffix == ".png" and (picture.bits not in {1, 8, 16} or wide):
-        kind = "floats" if floats else f"these pixels, {picture.pixels.dtype}"
-        msg = f"{name!r} cannot hold {kind}; write a .tif or .npy"
-        raise OutputError(msg)
-    try:
-        if suffix == ".png":
-            pillow()
-        elif suffix != ".npy":
-            import tifffile  # noqa: F401
-    except ImportError as problem:
-        msg = f"{suffix} needs Pillow and tifffile: pip install 'fastkernel[cli]'"
-        raise OutputError(msg) from problem
-    return check_target(name, force=force, inputs=inputs)
-
-
-def image_bytes(pixels: AnyArray, suffix: str, notes: Notes) -> bytes:
-    """Return the contents of an image's file: ``.png``, ``.tif`` or ``.npy``.
-
-    Colour profile and resolution are those of the image it was made from. It has no orientation:
-    it stands upright.
-    """
-    buffer = io.BytesIO()
-    if suffix == ".npy":
-        np.save(buffer, pixels, allow_pickle=False)
-    elif suffix == ".png":
-        image = pillow().fromarray(pixels)
-        image.save(buffer, "PNG", icc_profile=notes.profile, dpi=notes.dpi)
-    else:
-        import tifffile
-
-        kind = "rgb" if pixels.ndim == 3 and pixels.shape[2] == 3 else "minisblack"
-        tifffile.imwrite(
-            buffer,
-            pixels,
-            photometric=kind,
-            iccprofile=notes.profile,
-            resolution=notes.dpi,
-            resolutionunit=None if notes.dpi is None else "INCH",
+def _check_order(picture: Picture, taps: tuple[int, ...], options: argparse.Namespace) -> None:
+    """Refuse what looks like the two files in each other's places."""
+    rows, cols = picture.pixels.shape[:2]
+    if options.in_doubt and taps[0] > rows and taps[1] > cols:
+        msg = (
+            f"{options.kernel!r} stands first and is the kernel, and it is larger than "
+            f"{options.images[0]!r}: KERNEL goes before IMAGE, or after --kernel"
         )
-    return buffer.getvalue()
+        raise InputError(msg)
+
+
+def _read(job: Job, options: argparse.Namespace, light: str) -> Picture:
+    picture = read_picture(
+        job.source,
+        max_pixels=options.max_pixels,
+        drop_alpha=options.drop_alpha,
+        page=options.page,
+    )
+    if light == "srgb" and picture.bits not in {8, 16}:
+        why = "the kernel is for light, which" if options.transfer == "auto" else "--transfer srgb"
+        msg = f"{why} needs an 8 or 16 bit file, not {job.source!r}; decode it first"
+        raise InputError(msg)
+    return picture
 
 
 def remake(
@@ -171,7 +171,9 @@ def remake(
     if picture.bits is not None and not floats:
         white = (1 << picture.bits) - 1
         made = encode(made, white) if linear else made
-        levels = np.clip(np.rint(made), 0, white).astype(pixels.dtype)
+        # In place, as these are the largest arrays there are; `make` returned one of its own.
+        own = made if made.dtype.kind == "f" else None
+        levels = np.clip(np.rint(made, out=own), 0, white, out=own).astype(pixels.dtype)
         return levels * np.uint8(255) if picture.bits == 1 else levels
     if clip:
         made = np.clip(made, pixels.min(), pixels.max())

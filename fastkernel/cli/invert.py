@@ -2,25 +2,32 @@
 
 import argparse
 import re
-import shutil
-from pathlib import Path
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.cli.errors import InputError, NumericalError, UsageError
+from fastkernel.cli.files import STANDARD
 from fastkernel.cli.kernels import read_kernel
 from fastkernel.cli.output import (
     check_apart,
     check_kernel_target,
     check_plot_target,
     figure_bytes,
+    json_text,
     kernel_bytes,
+    suffix_of,
     write_file,
 )
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.table import kernel_table
+from fastkernel.cli.voice import Voice, columns
 from fastkernel.errors import SingularFitError
+
+if TYPE_CHECKING:
+    from fastkernel import InverseFit
 
 
 def centred(inverse: FloatArray, delay: Shape, shape: Shape) -> FloatArray:
@@ -52,21 +59,51 @@ def centred(inverse: FloatArray, delay: Shape, shape: Shape) -> FloatArray:
 
 def run(options: argparse.Namespace) -> None:
     """Read, invert, print, write."""
-    from fastkernel import inverse_kernel
-
     if options.boundary is not None and options.method != "matrix":
         msg = f"--boundary goes with --method matrix, not with {options.method}"
         raise UsageError(msg)
+    kernel_name = _kernel_of(options)
     check_apart(options.output, options.plot)
-    target, plot, inputs = None, None, (options.kernel,)
+    target, plot, inputs = None, None, (kernel_name,)
+    suffix = suffix_of(options.output or "", options.format, ".npy")
     if options.output is not None:
-        target = check_kernel_target(options.output, force=options.force, inputs=inputs)
+        target = check_kernel_target(options.output, suffix, force=options.force, inputs=inputs)
     if options.plot is not None:
         plot = check_plot_target(options.plot, force=options.force, inputs=inputs)
+    if options.json and options.output == STANDARD:
+        msg = "--json and -o - both write to standard output; give the inverse a file"
+        raise UsageError(msg)
+    voice = Voice(options, aside=options.output == STANDARD)
     notes: list[str] = []
-    kernel, bar = read_kernel(options.kernel, notes.append), ProgressBar()
+    kernel, bar = read_kernel(kernel_name, notes.append), ProgressBar(quiet=options.quiet)
+    with voice.phase("inverting"):
+        fit = _inverted(kernel, kernel_name, options, bar)
+    _tell(fit, voice, notes)
+    written = []
+    if target is not None:
+        placed = centred(fit.kernel, fit.delay, kernel.shape)
+        write_file(target, kernel_bytes(placed, suffix))
+        written.append(options.output)
+        zeros = "" if placed.shape == fit.kernel.shape else ", with zeros beside the inverse"
+        voice.say(
+            f"wrote {options.output!r}: {placed.shape[0]}x{placed.shape[1]} taps{zeros}; apply it "
+            "after the kernel, and the picture is back in its place"
+        )
+    if plot is not None:
+        write_file(plot, figure_bytes(fit.plot()))
+        written.append(options.plot)
+        voice.say(f"wrote {options.plot!r}")
+    if options.json:
+        print(json_text(_answer(fit) | {"written": written}))
+
+
+def _inverted(
+    kernel: FloatArray, name: str, options: argparse.Namespace, bar: ProgressBar
+) -> "InverseFit":
+    from fastkernel import inverse_kernel
+
     try:
-        fit = inverse_kernel(
+        return inverse_kernel(
             kernel,
             options.size,
             method=options.method,
@@ -77,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
         )
     except SingularFitError as problem:
         msg = (
-            f"{options.kernel!r} removes a frequency, which no division brings back: give --ridge, "
+            f"{name!r} removes a frequency, which no division brings back: give --ridge, "
             "or --method lstsq"
         )
         raise NumericalError(msg) from problem
@@ -85,32 +122,54 @@ def run(options: argparse.Namespace) -> None:
         msg = "an inverse of {}x{} taps needs more than there is of memory".format(*options.size)
         raise InputError(msg) from problem
     except ValueError as problem:
-        msg = f"{options.kernel!r} cannot be inverted: {problem}"
+        msg = f"{name!r} cannot be inverted: {problem}"
         raise InputError(msg) from problem
     finally:
         bar.clear()
+
+
+def _kernel_of(options: argparse.Namespace) -> str:
+    """Return the kernel, which stands first or after its option, and not in both places."""
+    given: list[str] = [
+        text for text in (options.kernel, options.kernel_option) if text is not None
+    ]
+    if len(given) != 1:
+        msg = f"KERNEL must be given once, got {' and '.join(map(repr, given)) or 'none'}"
+        raise UsageError(msg)
+    return given[0]
+
+
+def _tell(fit: "InverseFit", voice: Voice, notes: Iterable[str]) -> None:
     unknown = np.full(fit.kernel.shape, np.nan)
-    heading, *table = kernel_table(fit.kernel, unknown, shutil.get_terminal_size().columns)
+    heading, *table = kernel_table(fit.kernel, unknown, columns())
     p, q = fit.kernel.shape
     frequency = ", ".join(f"{part:.3f}" for part in fit.smallest_frequency)
-    print(f"{p}x{q} inverse: {re.sub('[,;] standard errors not known$', '', heading)}")
-    print(*table, "", *notes, sep="\n")
-    print(f"delay: {fit.delay[0]} rows, {fit.delay[1]} columns of the full convolution")
-    print(f"largest deviation from a single 1: {fit.max_deviation:.3g}")
-    print(f"noise gain: {fit.noise_gain:.3g}")
-    print(f"smallest gain of the kernel: {fit.smallest_gain:.3g} at frequency ({frequency})")
+    heading = re.sub("[,;] standard errors not known$", "", heading)
+    voice.say(f"{p}x{q} inverse: {heading}", style="bold")
+    voice.say(*table, "", *notes)
+    voice.fact("delay", "{} rows, {} columns of the full convolution".format(*fit.delay))
+    voice.fact("largest deviation from a single 1", f"{fit.max_deviation:.3g}")
+    voice.fact("noise gain", f"{fit.noise_gain:.3g}")
+    gain = f"{fit.smallest_gain:.3g} at frequency ({frequency})"
+    voice.fact("smallest gain of the kernel", gain)
     if fit.num_iter:
-        print(f"iterations: {fit.num_iter}, {'' if fit.converged else 'not '}converged")
+        voice.fact("iterations", f"{fit.num_iter}, {'' if fit.converged else 'not '}converged")
     if fit.smallest_gain == 0:
-        print("no inverse of any size is exact: the kernel removes that frequency")
-    if target is not None:
-        placed = centred(fit.kernel, fit.delay, kernel.shape)
-        write_file(target, kernel_bytes(placed, Path(options.output).suffix.lower()))
-        zeros = "" if placed.shape == fit.kernel.shape else ", with zeros beside the inverse"
-        print(
-            f"wrote {options.output!r}: {placed.shape[0]}x{placed.shape[1]} taps{zeros}; apply it "
-            "after the kernel, and the picture is back in its place"
-        )
-    if plot is not None:
-        write_file(plot, figure_bytes(fit.plot()))
-        print(f"wrote {options.plot!r}")
+        voice.say("no inverse of any size is exact: the kernel removes that frequency")
+
+
+def _answer(fit: "InverseFit") -> dict[str, Any]:
+    """Return all that is known, by name."""
+    names = (
+        "kernel",
+        "delay",
+        "max_deviation",
+        "noise_gain",
+        "smallest_gain",
+        "smallest_frequency",
+        "method",
+        "solver",
+        "num_iter",
+        "converged",
+    )
+    return {name: getattr(fit, name) for name in names}

@@ -1,33 +1,40 @@
 """Kernels from files, or described in a word.
 
-Tables of numbers (.npy, .csv, TIFF of floats or of signed whole numbers) hold taps, and are taken
-as they stand. Grey levels (PNG, TIFF of unsigned whole numbers) hold a kernel but for its scale:
-they are divided by their sum, and the reader is told.
+What ``estimate`` found (.npz) holds taps and what belongs to them: the light that they are for and
+the level beside them. Tables of numbers (.npy, .csv, TIFF of floats or of signed whole numbers)
+hold taps, and are taken as they stand. Grey levels (PNG, TIFF of unsigned whole numbers) hold a
+kernel but for its scale: they are divided by their sum, and the reader is told.
 """
 
+import io
 import math
 import re
+import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from fastkernel._typing import FloatArray
 from fastkernel.cli.errors import InputError
-from fastkernel.cli.files import read_picture
+from fastkernel.cli.files import STANDARD, read_picture, read_standard_input, sniff
+from fastkernel.cli.picture import Picture
+from fastkernel.cli.words import KERNEL_FORMS as FORMS
 
 MAX_TAPS = 1 << 20
 
 # Rows and columns beyond which grey levels are a photograph, or a drawing of a kernel.
 MOST_LEVELS = 128
 
-FORMS = (
-    "a file (.npy, .csv or float .tif of taps; .png or whole-number .tif of grey levels, which are "
-    "divided by their sum), gaussian:SIGMA, motion:LENGTH[@ANGLE], disk:RADIUS or box:P[xQ]"
-)
+# Bytes of standard input that may be a kernel: taps written in full.
+_MOST_BYTES = 64 * MAX_TAPS
 
 # A sum this near to 1 is 1, but for the rounding of float32 files.
 _ROUNDING = 1e-6
+# A sum this near to 1 changes no picture by as much as half a level of 8 bits.
+_UNSEEN = 1e-3
 # A sum that is this small beside the sizes of the taps is 0, but for rounding.
 _NOTHING = 1e-3
 
@@ -35,20 +42,46 @@ _NOTHING = 1e-3
 _REACH = 4.3
 
 
+@dataclass(frozen=True)
+class KernelFile:
+    """A kernel, and what belongs to it.
+
+    Attributes
+    ----------
+    taps : (p, q) float64 array
+        As stored; grey levels divided by their sum. A blur has the sum 1.
+    light : str or None
+        ``"stored"`` where it convolves levels as files hold them, ``"srgb"`` the light that levels
+        of sRGB stand for; None where nothing says so.
+    background : float
+        What it adds to every pixel.
+    """
+
+    taps: FloatArray
+    light: str | None = None
+    background: float = 0.0
+
+
 def read_kernel(text: str, tell: Callable[[str], None] = print) -> FloatArray:
+    """Return the taps of `read_kernel_file`."""
+    return read_kernel_file(text, tell).taps
+
+
+def read_kernel_file(text: str, tell: Callable[[str], None] = print) -> KernelFile:
     """Return the kernel that a command line names.
 
     Parameters
     ----------
     text : str
-        Path of a file, or a blur: ``gaussian:2.0``, ``motion:15@30``, ``disk:3.5``, ``box:5x7``.
+        Path of a file, ``-`` for standard input, or a blur: ``gaussian:2.0``, ``motion:15@30``,
+        ``disk:3.5``, ``box:5x7``.
     tell : callable, optional
         Called with what the reader must know of how the file was understood.
 
     Returns
     -------
-    (p, q) float64 array
-        As stored; grey levels divided by their sum. A blur has the sum 1.
+    KernelFile
+        Its taps, and what is known of them.
 
     Raises
     ------
@@ -57,16 +90,9 @@ def read_kernel(text: str, tell: Callable[[str], None] = print) -> FloatArray:
     """
     name, colon, numbers = text.partition(":")
     if colon and name in _BLURS:
-        return _BLURS[name](text, numbers)
-    suffix = Path(text).suffix.lower()
-    levels = False
-    if suffix == ".csv":
-        kernel = _read_csv(text)
-    elif suffix in {".npy", ".png", ".tif", ".tiff"}:
-        kernel, levels = _read_picture(text, suffix)
-    else:
-        msg = f"{text!r} is no kernel: give {FORMS}"
-        raise InputError(msg)
+        return KernelFile(_BLURS[name](text, numbers))
+    found, levels = _stored(text)
+    kernel = found.taps
     bad = np.argwhere(~np.isfinite(kernel))
     if len(bad):
         row, col = map(int, bad[0])
@@ -79,7 +105,34 @@ def read_kernel(text: str, tell: Callable[[str], None] = print) -> FloatArray:
         total = kernel.sum()
         kernel /= total
         tell(f"kernel: {text!r} holds grey levels; taps are these divided by their sum, {total:g}")
-    return kernel
+    return found
+
+
+def _stored(text: str) -> tuple[KernelFile, bool]:
+    """Return what a file or standard input holds, and whether it is grey levels."""
+    suffix = Path(text).suffix.lower()
+    data = None
+    if text == STANDARD:
+        data = read_standard_input(_MOST_BYTES)
+        suffix = _suffix_of(data)
+    if suffix == ".npz":
+        return _read_npz(text, data), False
+    if suffix == ".csv":
+        return KernelFile(_read_csv(text, data)), False
+    if suffix in {".npy", ".png", ".tif", ".tiff"}:
+        picture = read_picture(text, max_pixels=MAX_TAPS, drop_alpha=True, data=data)
+        taps, levels = _of_picture(picture, text, suffix)
+        return KernelFile(taps), levels
+    msg = f"{text!r} is no kernel: give {FORMS}"
+    raise InputError(msg)
+
+
+def _suffix_of(data: bytes) -> str:
+    """Return the suffix that a file of these bytes would have."""
+    if data.startswith(b"PK"):
+        return ".npz"
+    known = {"NPY": ".npy", "PNG": ".png", "TIFF": ".tif", None: ".csv"}
+    return known.get(sniff(data[:16]), "")
 
 
 def unit_sum(kernel: FloatArray, text: str, tell: Callable[[str], None]) -> FloatArray:
@@ -92,7 +145,7 @@ def unit_sum(kernel: FloatArray, text: str, tell: Callable[[str], None]) -> Floa
     text : str
         What the command line calls it.
     tell : callable
-        Called with what was done, unless the sum is 1 already.
+        Called with what was done, unless the sum is as good as 1 already.
 
     Returns
     -------
@@ -108,6 +161,8 @@ def unit_sum(kernel: FloatArray, text: str, tell: Callable[[str], None]) -> Floa
             "as they stand, and the brightness of the picture is not kept"
         )
         return kernel
+    if abs(total - 1) <= _UNSEEN:
+        return kernel / total
     tell(
         f"kernel: the taps of {text!r} summed to {total:.6g} and were divided by it, so that the "
         "picture keeps its brightness; --keep-sum takes them as they stand"
@@ -115,9 +170,8 @@ def unit_sum(kernel: FloatArray, text: str, tell: Callable[[str], None]) -> Floa
     return kernel / total
 
 
-def _read_picture(text: str, suffix: str) -> tuple[FloatArray, bool]:
+def _of_picture(picture: Picture, text: str, suffix: str) -> tuple[FloatArray, bool]:
     """Return the pixels of a file, and whether they are grey levels."""
-    picture = read_picture(text, max_pixels=MAX_TAPS, drop_alpha=True)
     pixels, drawing = picture.pixels, picture.notes.drawing
     if drawing is not None:
         msg = (
@@ -140,9 +194,36 @@ def _read_picture(text: str, suffix: str) -> tuple[FloatArray, bool]:
     return np.array(pixels, np.float64), levels
 
 
-def _read_csv(name: str) -> FloatArray:
+def _read_npz(name: str, data: bytes | None) -> KernelFile:
     try:
-        with Path(name).open(encoding="utf-8") as file:
+        with _opened(name, data) as file, np.load(file, allow_pickle=False) as parts:
+            taps = np.array(parts["kernel"], np.float64)
+            if "kind" in parts and str(parts["kind"]) == "correlation":
+                taps = np.ascontiguousarray(taps[::-1, ::-1])
+            light = str(parts["light"]) if "light" in parts else None
+            level = float(parts["background"]) if "background" in parts else 0.0
+    except OSError as problem:
+        msg = f"{name!r} cannot be read: {problem.strerror or problem}"
+        raise InputError(msg) from problem
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as problem:
+        msg = f"{name!r} holds no kernel that estimate wrote: {problem}"
+        raise InputError(msg) from problem
+    if taps.ndim != 2 or not 0 < taps.size <= MAX_TAPS or light not in {None, "stored", "srgb"}:
+        msg = f"{name!r} holds no kernel that estimate wrote: taps {taps.shape}, light {light}"
+        raise InputError(msg)
+    if not math.isfinite(level):
+        msg = f"{name!r} must hold a finite background, got {level}"
+        raise InputError(msg)
+    return KernelFile(taps, light, level)
+
+
+def _opened(name: str, data: bytes | None) -> BinaryIO:
+    return Path(name).open("rb") if data is None else io.BytesIO(data)
+
+
+def _read_csv(name: str, data: bytes | None) -> FloatArray:
+    try:
+        with io.TextIOWrapper(_opened(name, data), encoding="utf-8") as file:
             kernel = np.loadtxt(file, np.float64, delimiter=",", ndmin=2, max_rows=MAX_TAPS)
     except OSError as problem:
         msg = f"{name!r} cannot be read: {problem.strerror}"

@@ -3,7 +3,7 @@
 from fastkernel._images.levels import decode as decode_levels
 from fastkernel._images.levels import encode as encode
 from fastkernel._typing import AnyArray
-from fastkernel.cli.files import Picture
+from fastkernel.cli.picture import Picture
 
 
 def decode(picture: Picture) -> AnyArray:

@@ -14,6 +14,7 @@ from fastkernel.cli.files import read_picture
 from fastkernel.cli.fits import SUFFIXES, astropy_fits, fits_bytes, is_fits, parted, read_fits
 from fastkernel.cli.output import check_target, json_text, write_file
 from fastkernel.cli.progress import ProgressBar
+from fastkernel.cli.voice import Voice
 from fastkernel.errors import SingularFitError
 
 if TYPE_CHECKING:
@@ -28,24 +29,25 @@ def run(options: argparse.Namespace) -> None:
     (science, header), (reference, _) = (
         _read(name, options) for name in (options.science, options.reference)
     )
-    bar = ProgressBar()
+    voice, bar = Voice(options), ProgressBar(quiet=options.quiet)
     try:
-        match = match_images(
-            science,
-            reference,
-            options.size or "auto",
-            degree=options.degree,
-            background=None if options.background == "none" else options.background,
-            science_variance=_beside(options, "science", "variance"),
-            reference_variance=_beside(options, "reference", "variance"),
-            science_mask=_beside(options, "science", "mask"),
-            reference_mask=_beside(options, "reference", "mask"),
-            saturation=None if options.saturation is None else (None, options.saturation),
-            direction=options.direction,
-            decorrelate=options.decorrelate,
-            workers=options.workers,
-            callback=bar,
-        )
+        with voice.phase("matching"):
+            match = match_images(
+                science,
+                reference,
+                options.size or "auto",
+                degree=options.degree,
+                background=None if options.background == "none" else options.background,
+                science_variance=_beside(options, "science", "variance"),
+                reference_variance=_beside(options, "reference", "variance"),
+                science_mask=_beside(options, "science", "mask"),
+                reference_mask=_beside(options, "reference", "mask"),
+                saturation=None if options.saturation is None else (None, options.saturation),
+                direction=options.direction,
+                decorrelate=options.decorrelate,
+                workers=options.workers,
+                callback=bar,
+            )
     except SingularFitError:
         raise
     except (TypeError, ValueError) as problem:
@@ -56,8 +58,7 @@ def run(options: argparse.Namespace) -> None:
     write_file(target, _bytes(match, header, target.suffix.lower()))
     if options.json:
         print(json_text(_told(match)))
-    else:
-        print(match, f"wrote {options.output!r}", sep="\n")
+    voice.say(*str(match).splitlines(), f"wrote {options.output!r}")
 
 
 def _target(options: argparse.Namespace) -> Path:
@@ -83,7 +84,9 @@ def _read(name: str, options: argparse.Namespace) -> tuple[AnyArray, Any]:
     """Read an image, and the header of a FITS file; None for others."""
     if is_fits(name):
         return read_fits(name, options.max_pixels)
-    pixels = read_picture(name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha).pixels
+    pixels = read_picture(
+        name, max_pixels=options.max_pixels, drop_alpha=options.drop_alpha, page=options.page
+    ).pixels
     if pixels.ndim != 2:
         msg = f"{name!r} has {pixels.shape[2]} channels; give images of one"
         raise InputError(msg)

@@ -6,24 +6,35 @@ import json
 import math
 import os
 import secrets
+import stat
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fastkernel._typing import FloatArray
 from fastkernel.cli.errors import OutputError, UsageError
-from fastkernel.cli.files import DRAWING, pillow
+from fastkernel.cli.files import STANDARD
+from fastkernel.cli.picture import DRAWING
+from fastkernel.cli.raster import pillow
+from fastkernel.cli.streams import Stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SUFFIXES = (".npy", ".csv", ".png")
+_SUFFIXES = (".npz", ".npy", ".csv", ".png")
+
+# The target of what goes to standard output: no path that `check_target` returns, which are whole.
+_STANDARD_OUTPUT = Path(STANDARD)
 
 # What a report is written as.
 REPORTS: dict[str, Literal["html", "text"]] = {".html": "html", ".txt": "text"}
+
+# Windows would change the ends of lines.
+_BINARY = getattr(os, "O_BINARY", 0)
 
 _PICTURE_SIDE = 256
 _MID_GREY = 128
@@ -35,7 +46,7 @@ def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
     Parameters
     ----------
     name : str
-        The file to write.
+        The file to write, or ``-`` for standard output.
     force : bool
         Whether it may exist.
     inputs : iterable of str, optional
@@ -44,13 +55,19 @@ def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
     Returns
     -------
     Path
-        Where to write: what ``name`` points to, should it be a link.
+        Where `write_file` is to write: what ``name`` points to, should it be a link.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
+    if name == STANDARD:
+        if sys.stdout is None or sys.stdout.isatty():
+            what = "closed" if sys.stdout is None else "a terminal"
+            msg = f"standard output is {what}; '-' writes to a pipe, or a file after '>'"
+            raise OutputError(msg)
+        return _STANDARD_OUTPUT
     try:
         path = Path(os.path.realpath(name))
         if any(path.samefile(other) for other in inputs if path.exists() and Path(other).exists()):
@@ -102,14 +119,43 @@ def _are_one(name: str, other: str) -> bool:
     return first == second
 
 
+def suffix_of(name: str, asked: str | None, standard: str) -> str:
+    """Return the suffix that says how a file is written.
+
+    Parameters
+    ----------
+    name : str
+        The file.
+    asked : str or None
+        The format that was asked for, as in ``"png"``.
+    standard : str
+        That of standard output, unless one was asked for.
+    """
+    if asked is not None:
+        return f".{asked}"
+    return standard if name == STANDARD else Path(name).suffix.lower()
+
+
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment the old one or the new one stands there, whole."""
+    """Write a file so that at any moment the old one or the new one stands there, whole.
+
+    A file that is replaced keeps who may read and write it.
+    """
+    if path == _STANDARD_OUTPUT:
+        _write_standard(data)
+        return
     temporary = _temporary(path)
     try:
-        with temporary.open("xb") as file:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        # Never, not even for a moment, open to more readers than the file it replaces.
+        first = 0o666 if mode is None else mode & 0o600
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, first)
+        with os.fdopen(number, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except OSError as problem:
         temporary.unlink(missing_ok=True)
@@ -117,6 +163,22 @@ def write_file(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _write_standard(data: bytes) -> None:
+    out = sys.stdout
+    try:
+        if isinstance(out, Stream):
+            out.write_bytes(data)
+        else:
+            out.flush()
+            out.buffer.write(data)
+            out.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        msg = f"standard output: {problem.strerror or problem}"
+        raise OutputError(msg) from problem
 
 
 def _temporary(path: Path) -> Path:
@@ -129,9 +191,8 @@ def _unwritable(name: str, problem: OSError) -> OutputError:
     return OutputError(f"{name!r} cannot be written: {problem.strerror}")
 
 
-def check_kernel_target(name: str, *, force: bool, inputs: Iterable[str]) -> Path:
+def check_kernel_target(name: str, suffix: str, *, force: bool, inputs: Iterable[str]) -> Path:
     """Check the target of a kernel as `check_target` does, and that its suffix is one of ours."""
-    suffix = Path(name).suffix.lower()
     if suffix not in _SUFFIXES:
         msg = f"{name!r} has none of the suffixes a kernel is written to: {', '.join(_SUFFIXES)}"
         raise OutputError(msg)
@@ -194,10 +255,26 @@ def figure_bytes(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def kernel_bytes(kernel: FloatArray, suffix: str) -> bytes:
-    """Return the contents of a kernel's file: ``.npy``, ``.csv`` or ``.png``."""
+def kernel_bytes(
+    kernel: FloatArray, suffix: str, beside: Mapping[str, FloatArray | float | str] | None = None
+) -> bytes:
+    """Return the contents of a kernel's file.
+
+    Parameters
+    ----------
+    kernel : (p, q) float64 array
+        The taps.
+    suffix : str
+        ``.npz``, ``.npy``, ``.csv`` or ``.png``.
+    beside : mapping, optional
+        What belongs to the taps, by the names that an ``.npz`` file gives them; others have no
+        place for it.
+    """
     buffer = io.BytesIO()
-    if suffix == ".npy":
+    if suffix == ".npz":
+        parts: dict[str, Any] = {"kernel": kernel} | dict(beside or {})
+        np.savez(buffer, **parts, allow_pickle=False)
+    elif suffix == ".npy":
         np.save(buffer, kernel, allow_pickle=False)
     elif suffix == ".csv":
         lines = (",".join(map(repr, row)) for row in kernel.tolist())

@@ -1,20 +1,22 @@
-"""``fastkernel restore``: an image file with a known blur undone."""
+"""``fastkernel restore``: image files with a known blur undone."""
 
 import argparse
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from fastkernel._typing import AnyArray
 from fastkernel.cli.errors import UsageError
-from fastkernel.cli.images import remake_file
-from fastkernel.cli.kernels import read_kernel, unit_sum
-from fastkernel.cli.options import BOUNDARIES
+from fastkernel.cli.images import remake_files
+from fastkernel.cli.kernels import read_kernel_file, unit_sum
 from fastkernel.cli.progress import ProgressBar
+from fastkernel.cli.words import BOUNDARIES
 
 # The options that each method takes, by the names of its arguments.
 _TAKES = {
     "wiener": ("balance", "boundary"),
-    "richardson-lucy": ("num_iter", "tol", "damping", "noise", "acceleration", "boundary"),
+    "richardson_lucy": ("num_iter", "tol", "damping", "noise", "acceleration", "boundary"),
     "inverse": ("epsilon", "guarded", "boundary"),
 }
 _FLAGS = {"acceleration": "--no-acceleration"}
@@ -23,7 +25,7 @@ _FLAGS = {"acceleration": "--no-acceleration"}
 _DIVIDED = ("circular", "symmetric", "edge_taper", "unknown")
 _BORDERS = {
     "wiener": _DIVIDED,
-    "richardson-lucy": ("unknown", *BOUNDARIES),
+    "richardson_lucy": ("unknown", *BOUNDARIES),
     "inverse": _DIVIDED,
 }
 
@@ -34,30 +36,31 @@ def run(options: argparse.Namespace) -> None:
 
     functions: dict[str, Callable[..., AnyArray]] = {
         "wiener": fastkernel.wiener,
-        "richardson-lucy": fastkernel.richardson_lucy,
+        "richardson_lucy": fastkernel.richardson_lucy,
         "inverse": fastkernel.inverse_filter,
     }
     tuning = _tuning(options)
     notes: list[str] = []
-    psf, bar = read_kernel(options.kernel, notes.append), ProgressBar()
+    found, bar = read_kernel_file(options.kernel, notes.append), ProgressBar(quiet=options.quiet)
+    psf = found.taps
     if not options.keep_sum:
         psf = unit_sum(psf, options.kernel, notes.append)
+    if found.background:
+        notes.append(f"background: {found.background:.4g}, found beside the kernel, is taken off")
 
     def restored(image: AnyArray, channel_axis: int | None) -> AnyArray:
-        function = functions[options.method]
-        try:
-            return function(
-                image,
-                psf,
-                channel_axis=channel_axis,
-                workers=options.workers,
-                callback=bar,
-                **tuning,
-            )
-        finally:
-            bar.clear()
+        if found.background:
+            image = image - np.float64(found.background)
+        return functions[options.method](
+            image,
+            psf,
+            channel_axis=channel_axis,
+            workers=options.workers,
+            callback=bar,
+            **tuning,
+        )
 
-    remake_file(options, options.kernel, restored, "restored", notes)
+    remake_files(options, found, restored, "restored", notes, bar)
 
 
 def _tuning(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A picture to try things on: discs that occlude each other, at every scale."""
+"""A picture to try things on: discs that occlude each other, at every scale, and grain."""
 
 import numpy as np
 
@@ -6,6 +6,9 @@ from fastkernel._typing import AnyArray
 
 _SMALLEST_RADIUS = 2.0
 _DISCS_PER_DRAW = 4096
+
+# Standard deviation of grain in grey levels, and how far from black and white the discs stay.
+_GRAIN, _ROOM = 3.0, 12
 
 
 def dead_leaves(side: int, rng: np.random.Generator) -> AnyArray:
@@ -55,3 +58,27 @@ def dead_leaves(side: int, rng: np.random.Generator) -> AnyArray:
             picture[rows, cols][fresh] = level
             box[fresh] = False
     return picture
+
+
+def grained(picture: AnyArray, rng: np.random.Generator) -> AnyArray:
+    """Add the grain of a photograph to a drawing.
+
+    Parameters
+    ----------
+    picture : (rows, cols) uint8 array
+        Grey levels from 0 to 255.
+    rng : numpy.random.Generator
+        Where the grain comes from.
+
+    Returns
+    -------
+    (rows, cols) uint8 array
+        Grey levels, few of them black or white.
+
+    Notes
+    -----
+    Error bars take what is left unexplained for independent from pixel to pixel. The rounding of a
+    flat disc is the same everywhere on it; where there is grain, it is as good as random.
+    """
+    levels = _ROOM + picture * ((255 - 2 * _ROOM) / 255)
+    return np.rint(levels + rng.normal(0, _GRAIN, picture.shape)).clip(0, 255).astype(np.uint8)

@@ -44,6 +44,19 @@ class Stream(io.TextIOBase):
                 self.problem = problem
         return len(text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Write the contents of a file; raise OSError where they do not all get through."""
+        buffer = getattr(self._stream, "buffer", None)
+        if buffer is None or self.problem is not None:
+            raise self.problem or OSError("it is closed")
+        try:
+            self._stream.flush()  # type: ignore[union-attr]
+            buffer.write(data)
+            buffer.flush()
+        except OSError as problem:
+            self.problem = problem
+            raise
+
     def flush(self) -> None:
         """Flush the stream behind."""
         if self._stream is not None and self.problem is None:

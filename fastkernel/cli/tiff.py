@@ -1,8 +1,17 @@
 """What tifffile does not check in a TIFF: it goes round in circles, and guesses at damaged tags."""
 
+import logging
+import math
 import os
 import struct
+import zlib
 from typing import Any, BinaryIO
+
+import numpy as np
+
+from fastkernel._typing import AnyArray
+from fastkernel.cli.picture import GREY_OR_RGB, Notes, RefusedError, check_size, page_of
+from fastkernel.cli.raster import exif_block, pillow
 
 # Directories beyond which a file is a stack, whatever they hold.
 MOST_DIRECTORIES = 1000
@@ -16,7 +25,100 @@ _BIG_TYPE_SIZES = _TYPE_SIZES | {16: 8, 17: 8, 18: 8}
 _NEEDED = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339}
 
 _ORIENTATION, _XMP, _PROFILE = 274, 700, 34675
-_INCHES = {2: 1.0, 3: 2.54}  # units of a resolution a inch, by their number
+_DEFLATE = {8, 32946}
+_COMPRESSIONS = {1, 5, 32773} | _DEFLATE  # none, LZW and PackBits besides
+# What of a directory tells of the picture and not of how it is stored: title, maker, model, date,
+# author, rights, and the directories of EXIF and of the place.
+_TOLD = {270, 271, 272, 306, 315, 33432, 34665, 34853}
+_INCHES = {2: 1.0, 3: 2.54}  # units of a resolution an inch, by their number
+
+
+def read_tiff(file: BinaryIO, max_pixels: int, number: int | None) -> tuple[AnyArray, Notes]:
+    """Read a page of a TIFF by tifffile, once what that does not check is checked.
+
+    Parameters
+    ----------
+    file : binary file
+        At its start.
+    max_pixels : int
+        Largest rows times columns, compared before anything is decoded.
+    number : int or None
+        Which page, from 1, smaller copies of others not counted.
+    """
+    try:
+        import tifffile
+    except ImportError as problem:
+        msg = "TIFF needs tifffile: pip install 'fastkernel[cli]'"
+        raise ImportError(msg) from problem
+    logging.getLogger("tifffile").disabled = True  # it logs what is wrong with a file, then guesses
+    check_directories(file)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    with tifffile.TiffFile(file) as opened:
+        every: Any = opened.pages
+        pages = [page for page in every if not page.is_reduced]
+        page = pages[page_of(number, len(pages))]
+        _check_page(page, max_pixels)
+        inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        check_strips(page, size)
+        if page.compression in _DEFLATE:
+            _check_inflated(opened, page)
+        try:
+            pixels = page.asarray()
+        except ValueError as problem:
+            if "imagecodecs" not in str(problem):
+                raise
+            msg = f"{problem}: pip install imagecodecs, or save it uncompressed"
+            raise RefusedError(msg) from problem
+        if pixels.ndim == 3 and page.axes[0] == "S":
+            pixels = np.moveaxis(pixels, 0, -1)
+        notes = Notes(
+            _orientation_of(page), _profile_of(page), _dpi_of(page), exif=_exif_of(file, page)
+        )
+    # Not for floats: there is no telling what white is.
+    array: AnyArray = np.invert(pixels) if inverted and pixels.dtype.kind in "bu" else pixels
+    return array, notes
+
+
+def _check_page(page: Any, max_pixels: int) -> None:
+    """Refuse a page that is too large, whose pixels are of another kind, or not all there."""
+    import tifffile
+
+    check_size(page.imagelength, page.imagewidth, max_pixels)
+    check_size(max(page.tilelength, 1), max(page.tilewidth, 1), max_pixels)
+    if page.photometric not in {
+        tifffile.PHOTOMETRIC.MINISWHITE,
+        tifffile.PHOTOMETRIC.MINISBLACK,
+        tifffile.PHOTOMETRIC.RGB,
+    }:
+        name = getattr(page.photometric, "name", page.photometric)
+        msg = f"its colours are {name}; {GREY_OR_RGB}"
+        raise RefusedError(msg)
+    if page.samplesperpixel > 4 or page.imagedepth > 1:
+        msg = f"it has {page.samplesperpixel} channels and depth {page.imagedepth}; 4 and 1 fit"
+        raise RefusedError(msg)
+    if page.dtype is None or page.dtype.kind not in "buif":
+        msg = f"its pixels are {page.dtype}; real numbers are needed"
+        raise RefusedError(msg)
+    if len(page.databytecounts) != math.prod(page.chunked) or not all(page.databytecounts):
+        msg = "some of its strips or tiles are missing"
+        raise ValueError(msg)
+    if page.compression not in _COMPRESSIONS:
+        name = getattr(page.compression, "name", page.compression)
+        msg = f"its compression is {name}; save it uncompressed"
+        raise RefusedError(msg)
+
+
+def _check_inflated(file: Any, page: Any) -> None:
+    """Refuse strips and tiles that unpack to more than the image, which tifffile unpacks whole."""
+    pixels = page.imagelength * page.imagewidth + page.tilelength * page.tilewidth
+    limit = pixels * page.samplesperpixel * page.dtype.itemsize
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.filehandle.seek(offset)
+        packed = file.filehandle.read(count)
+        if len(zlib.decompressobj().decompress(packed, limit + 1)) > limit:
+            msg = "it unpacks to more than its pixels"
+            raise ValueError(msg)
 
 
 def check_directories(file: BinaryIO) -> None:
@@ -53,7 +155,7 @@ def check_directories(file: BinaryIO) -> None:
             msg = "its directories go round in circles"
             raise ValueError(msg)
         if len(seen) == MOST_DIRECTORIES:
-            msg = f"it holds more than {MOST_DIRECTORIES} pages; save the one that is meant"
+            msg = f"it holds more than {MOST_DIRECTORIES} pages; save the one that is meant alone"
             raise ValueError(msg)
         seen.add(offset)
         if offset >= size:
@@ -104,7 +206,7 @@ def check_strips(page: Any, size: int) -> None:
         raise ValueError(msg)
 
 
-def orientation_of(page: Any) -> int:
+def _orientation_of(page: Any) -> int:
     """Return how the page lies: its tag, or what its XMP says of it; 1 is upright."""
     import re
 
@@ -116,13 +218,13 @@ def orientation_of(page: Any) -> int:
     return int(found[1]) if found else 1
 
 
-def profile_of(page: Any) -> bytes | None:
+def _profile_of(page: Any) -> bytes | None:
     """Return the ICC profile."""
     tag = page.tags.get(_PROFILE)
     return None if tag is None else bytes(tag.value)
 
 
-def dpi_of(page: Any) -> tuple[float, float] | None:
+def _dpi_of(page: Any) -> tuple[float, float] | None:
     """Return pixels an inch across and down, None where no unit of length is given."""
     unit = page.tags.get(296)
     scale = _INCHES.get(int(unit.value) if unit is not None else 2)
@@ -131,6 +233,21 @@ def dpi_of(page: Any) -> tuple[float, float] | None:
         return None
     across, down = (tag.value[0] / tag.value[1] if tag.value[1] else 0.0 for tag in pair)
     return (across * scale, down * scale) if across > 0 and down > 0 else None
+
+
+def _exif_of(file: BinaryIO, page: Any) -> bytes | None:
+    """Return what the page tells of its picture as an EXIF block."""
+    if not any(tag.code in _TOLD for tag in page.tags):
+        return None
+    try:
+        exif = pillow().Exif()
+        exif.endian = page.parent.byteorder
+        exif.load_from_fp(file, page.offset)
+        for code in set(exif) - _TOLD:
+            del exif[code]
+        return exif_block(exif)
+    except Exception:  # without Pillow, and whatever it meets: pixels are what matters
+        return None
 
 
 def _read(file: BinaryIO, count: int) -> bytes:

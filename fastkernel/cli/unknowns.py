@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from fastkernel.cli.errors import InputError, UsageError
-from fastkernel.cli.files import Picture
+from fastkernel.cli.picture import Picture
 
 _LIGHTS = {"auto": "auto", "none": "stored", "srgb": "srgb"}
 

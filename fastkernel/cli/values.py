@@ -119,3 +119,16 @@ def penalty(text: str) -> float:
         msg = f"expected a number of at least 0, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def method(text: str) -> str:
+    """Read the name of a method, spelt as in the library."""
+    return text.replace("-", "_")
+
+
+def quality(text: str) -> int:
+    """Read a whole number from 1 to 100."""
+    if re.fullmatch(r"[1-9]\d?|100", text, re.ASCII) is None:
+        msg = f"expected a whole number from 1 to 100, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)

@@ -381,7 +381,7 @@ def test_numerical_refusals_exit_with_1(pair, save, capsys):
 
 
 OUTPUTS = {
-    "suffix": ("kernel.txt", "none of the suffixes a kernel is written to: .npy, .csv, .png"),
+    "suffix": ("kernel.txt", "none of the suffixes a kernel is written to: .npz, .npy, .csv, .png"),
     "no suffix": ("kernel", "none of the suffixes"),
     "existing": ("old.npy", "'old.npy' exists; --force overwrites it"),
     "input": ("a.png", "'a.png' is an input"),

@@ -41,10 +41,10 @@ def made(arguments, name):
 
 
 def test_apply_convolves_and_keeps_the_levels():
-    found = made(["apply", "a.png", "k.npy"], "b.png")
+    found = made(["apply", "k.npy", "a.png"], "b.png")
     assert found.dtype == np.uint8
     assert_array_equal(found, np.rint(expected(SCENE, KERNEL)).clip(0, 255))
-    turned = made(["apply", "a.png", "k.npy", "--correlation"], "c.png")
+    turned = made(["apply", "k.npy", "a.png", "--correlation"], "c.png")
     assert_array_equal(turned, np.rint(expected(SCENE, KERNEL[::-1, ::-1])).clip(0, 255))
 
 
@@ -63,7 +63,7 @@ def test_apply_keeps_every_dtype(name, image):
         np.save(name, image)
     else:
         tifffile.imwrite(name, image, photometric="rgb" if image.ndim == 3 else "minisblack")
-    assert main(["apply", name, "k.npy", "-o", f"y{name}"]) == 0
+    assert main(["apply", "k.npy", name, "-o", f"y{name}"]) == 0
     found = np.load(f"y{name}") if name.endswith(".npy") else tifffile.imread(f"y{name}")
     planes = np.moveaxis(np.atleast_3d(image), -1, 0)
     want = np.stack([expected(plane, KERNEL) for plane in planes], axis=-1).reshape(image.shape)
@@ -78,8 +78,8 @@ def test_clip_keeps_floats_in_their_range():
     np.save("x.npy", SCENE / 255)
     sharpen = np.array([[0.0, -1, 0], [-1, 5, -1], [0, -1, 0]])
     np.save("s.npy", sharpen)
-    free = made(["apply", "x.npy", "s.npy"], "free.npy")
-    kept = made(["apply", "x.npy", "s.npy", "--clip"], "kept.npy")
+    free = made(["apply", "s.npy", "x.npy"], "free.npy")
+    kept = made(["apply", "s.npy", "x.npy", "--clip"], "kept.npy")
     assert free.max() > (SCENE / 255).max()
     assert_allclose(kept, free.clip((SCENE / 255).min(), (SCENE / 255).max()))
 
@@ -93,7 +93,7 @@ def test_clip_keeps_floats_in_their_range():
     ],
 )
 def test_restore_undoes_a_blur_of_eight_bits(method):
-    blurred = made(["apply", "a.png", "gaussian:1.5", "--boundary", "symmetric"], "b.png")
+    blurred = made(["apply", "gaussian:1.5", "a.png", "--boundary", "symmetric"], "b.png")
     command = ["restore", "b.png", "--kernel", "gaussian:1.5", "--method", *method]
     restored = made(command, "c.png")
     inside = np.s_[8:-8, 8:-8]
@@ -104,7 +104,7 @@ def test_restore_undoes_a_blur_of_eight_bits(method):
 @pytest.mark.jit
 def test_the_border_of_a_restored_motion_does_not_ring():
     """A guess of what stands beyond the border would ring: the kernel removes frequencies."""
-    blurred = made(["apply", "a.png", "motion:9@30"], "b.png")
+    blurred = made(["apply", "motion:9@30", "a.png"], "b.png")
     errors = {}
     for more in ([], ["--boundary", "symmetric"], ["--boundary", "edge_taper"]):
         name = f"c{len(errors)}.png"
@@ -117,7 +117,7 @@ def test_the_border_of_a_restored_motion_does_not_ring():
 
 def test_options_of_a_restoration():
     Image.fromarray(SCENE[:40, :40]).save("a.png")
-    image = made(["apply", "a.png", "gaussian:1"], "b.png").astype(float)
+    image = made(["apply", "gaussian:1", "a.png"], "b.png").astype(float)
     psf = read_kernel("gaussian:1")
 
     def check(function, arguments, **options):
@@ -143,7 +143,7 @@ def test_light_is_blurred_and_restored(dtype):
     light = expected(light, KERNEL)
     want = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
     np.save("x.npy", image)
-    found = made(["apply", "x.npy", "k.npy", "--transfer", "srgb"], "y.npy")
+    found = made(["apply", "k.npy", "x.npy", "--transfer", "srgb"], "y.npy")
     assert found.dtype == dtype
     assert_allclose(found, np.rint(want * white), atol=1)
     command = ["restore", "y.npy", "--kernel", "k.npy"]
@@ -159,16 +159,16 @@ def test_white_of_64_bits_stays_white(dtype):
     white = np.iinfo(dtype).max
     np.save("x.npy", np.full((4, 5), white, dtype))
     np.save("k.npy", [[2.0]])
-    assert (made(["apply", "x.npy", "k.npy"], "y.npy") > 0.999 * white).all()
+    assert (made(["apply", "k.npy", "x.npy"], "y.npy") > 0.999 * white).all()
 
 
 def test_floats_are_not_rounded():
-    found = made(["apply", "a.png", "k.npy", "--float"], "b.npy")
+    found = made(["apply", "k.npy", "a.png", "--float"], "b.npy")
     assert found.dtype == np.float64
     assert_allclose(found, expected(SCENE, KERNEL))
-    assert main(["apply", "a.png", "k.npy", "--float", "-o", "b.tif"]) == 0
+    assert main(["apply", "k.npy", "a.png", "--float", "-o", "b.tif"]) == 0
     assert_array_equal(tifffile.imread("b.tif"), found)
-    sharp = ["apply", "a.png", "sharp.csv", "--float"]
+    sharp = ["apply", "sharp.csv", "a.png", "--float"]
     Path("sharp.csv").write_text("-1,3,-1\n", encoding="utf-8")
     free, clipped = made(sharp, "c.npy"), made([*sharp, "--clip"], "d.npy")
     assert free.min() < SCENE.min()
@@ -176,7 +176,7 @@ def test_floats_are_not_rounded():
 
 
 def test_restore_divides_what_was_not_rounded():
-    made(["apply", "a.png", "motion:4.5@20", "--boundary", "circular", "--float"], "y.npy")
+    made(["apply", "motion:4.5@20", "a.png", "--boundary", "circular", "--float"], "y.npy")
     command = ["restore", "y.npy", "--kernel", "motion:4.5@20", "--method", "inverse"]
     found = made([*command, "--epsilon", "1e-9"], "z.npy")
     assert_allclose(found, SCENE, atol=1e-3)
@@ -253,7 +253,7 @@ def test_grey_levels_of_a_kernel_are_divided_by_their_sum(name, dtype, capsys):
         tifffile.imwrite(name, levels, photometric="minisblack")
     assert_allclose(read_kernel(name), [[0, 0.25], [0.75, 0]])
     assert "divided by their sum, 200" in capsys.readouterr().out
-    assert_array_equal(made(["apply", "a.png", name, "--float"], "b.npy").shape, SCENE.shape)
+    assert_array_equal(made(["apply", name, "a.png", "--float"], "b.npy").shape, SCENE.shape)
     assert "divided by their sum, 200" in capsys.readouterr().out
 
 
@@ -319,8 +319,8 @@ def test_an_inverse_brings_the_picture_back_in_its_place(causal, size, capsys):
     margin = ["--size", size if "x" in size else f"{size}"]
     assert main(["invert", "f.npy", *margin, "-o", "g.npy"]) == 0
     assert "the picture is back in its place" in capsys.readouterr().out
-    made(["apply", "a.png", "f.npy", "--float"], "b.npy")
-    back = made(["apply", "b.npy", "g.npy"], "c.npy")
+    made(["apply", "f.npy", "a.png", "--float"], "b.npy")
+    back = made(["apply", "g.npy", "b.npy"], "c.npy")
     inside = np.s_[20:-20, 20:-20]
     errors = {
         (i, j): np.abs(np.roll(back, (i, j), (0, 1)) - SCENE)[inside].mean()
@@ -360,7 +360,7 @@ def test_a_drawn_kernel_is_no_kernel(capsys):
         "photo.png": "'photo.png' holds 100 x 180 grey levels",
         "photo.tif": "'photo.tif' holds 100 x 180 grey levels",
     }.items():
-        assert main(["apply", "a.png", name, "-o", "no.png"]) == 3
+        assert main(["apply", name, "a.png", "-o", "no.png"]) == 3
         out, err = capsys.readouterr()
         assert (out, message in err, err.count("\n")) == ("", True, 1)
 
@@ -384,7 +384,7 @@ def test_pictures_are_read_and_written_upright(name, orientation, capsys):
             whole.load()
     want = np.asarray(ImageOps.exif_transpose(whole))
     for output in ("y.png", "y.tif", "y.npy"):
-        assert main(["apply", name, "box:1", "-o", output]) == 0
+        assert main(["apply", "box:1", name, "-o", output]) == 0
         turned = "turned upright" in capsys.readouterr().out
         assert turned == (2 <= orientation <= 8)
         if output == "y.npy":
@@ -401,7 +401,7 @@ def test_profile_and_resolution_are_kept(name, output):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(COLOUR).save(name, icc_profile=profile, dpi=(300, 150))
     sharpen = ["restore", name, "--kernel", "gaussian:1", "--method", "inverse"]
-    for command in (["apply", name, "box:3"], sharpen):
+    for command in (["apply", "box:3", name], sharpen):
         assert main([*command, "-o", output, "--force"]) == 0
         with Image.open(output) as image:
             assert image.info["icc_profile"] == profile
@@ -412,7 +412,7 @@ def test_no_resolution_is_made_up():
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(COLOUR).save("x.jpg", exif=exif)
-    assert main(["apply", "x.jpg", "box:3", "-o", "y.png"]) == 0
+    assert main(["apply", "box:3", "x.jpg", "-o", "y.png"]) == 0
     with Image.open("y.png") as image:
         assert "dpi" not in image.info
 
@@ -420,24 +420,24 @@ def test_no_resolution_is_made_up():
 def test_a_pixel_that_the_dtype_lacks_is_refused(recwarn, capsys):
     np.save("x.npy", np.full((9, 9), 60000, np.float16))
     np.save("two.npy", [[2.0]])
-    assert main(["apply", "x.npy", "two.npy", "-o", "y.npy"]) == 3
+    assert main(["apply", "two.npy", "x.npy", "-o", "y.npy"]) == 3
     assert "it has pixels that float16 cannot hold" in capsys.readouterr().err
     assert not recwarn.list
 
 
 REFUSED = {
-    "unknown kernel": (["apply", "a.png", "what"], 3, "'what' is no kernel: give a file"),
-    "negative blur": (["apply", "a.png", "gaussian:-1"], 3, "'gaussian:-1' is no kernel"),
-    "huge blur": (["apply", "a.png", "disk:9999"], 3, "sizes above 0 and up to 500"),
-    "half a box": (["apply", "a.png", "box:2.5"], 3, "a box has whole sides"),
-    "no kernel file": (["apply", "a.png", "missing.npy"], 3, "cannot be read"),
-    "no csv": (["apply", "a.png", "missing.csv"], 3, "cannot be read"),
-    "words": (["apply", "a.png", "words.csv"], 3, "is not a table of numbers"),
-    "dark kernel": (["apply", "a.png", "dark.npy"], 3, "must hold a tap that is not zero"),
-    "kernel with a hole": (["apply", "a.png", "hole.csv"], 3, "finite taps, got nan at [0, 1]"),
-    "coloured kernel": (["apply", "a.png", "colour.npy"], 3, "has channels; a kernel has rows"),
+    "unknown kernel": (["apply", "what", "a.png"], 3, "'what' is no kernel: give a file"),
+    "negative blur": (["apply", "gaussian:-1", "a.png"], 3, "'gaussian:-1' is no kernel"),
+    "huge blur": (["apply", "disk:9999", "a.png"], 3, "sizes above 0 and up to 500"),
+    "half a box": (["apply", "box:2.5", "a.png"], 3, "a box has whole sides"),
+    "no kernel file": (["apply", "missing.npy", "a.png"], 3, "cannot be read"),
+    "no csv": (["apply", "missing.csv", "a.png"], 3, "cannot be read"),
+    "words": (["apply", "words.csv", "a.png"], 3, "is not a table of numbers"),
+    "dark kernel": (["apply", "dark.npy", "a.png"], 3, "must hold a tap that is not zero"),
+    "kernel with a hole": (["apply", "hole.csv", "a.png"], 3, "finite taps, got nan at [0, 1]"),
+    "coloured kernel": (["apply", "colour.npy", "a.png"], 3, "has channels; a kernel has rows"),
     "light of floats": (
-        ["apply", "f.npy", "k.npy", "-o", "b.npy", "--transfer", "srgb"],
+        ["apply", "k.npy", "f.npy", "-o", "b.npy", "--transfer", "srgb"],
         3,
         "--transfer srgb needs an 8 or 16 bit file, not 'f.npy'",
     ),
@@ -446,19 +446,40 @@ REFUSED = {
         3,
         "'n.npy' cannot be restored: image must be finite and not negative",
     ),
-    "jpeg out": (["apply", "a.png", "k.npy", "-o", "b.jpg"], 4, "has none of the suffixes"),
-    "floats in a png": (["apply", "a.png", "k.npy", "-o", "b.png", "--float"], 4, "hold floats"),
+    "gif out": (["apply", "k.npy", "a.png", "-o", "b.gif"], 4, "has none of the suffixes"),
+    "floats in a jpeg": (["apply", "k.npy", "f.npy", "-o", "b.jpg"], 4, "cannot hold these pixels"),
+    "one operand": (["apply", "a.png"], 2, "KERNEL and IMAGE are needed, got 'a.png' alone"),
+    "kernel after the image": (
+        ["apply", "f.npy", "k.npy", "-o", "b.npy"],
+        3,
+        "'f.npy' stands first and is the kernel, and it is larger than 'k.npy'",
+    ),
+    "no quality": (["apply", "k.npy", "a.png", "--quality", "0"], 2, "from 1 to 100, got '0'"),
+    "quality of floats": (
+        ["apply", "k.npy", "a.png", "--quality", "9", "--float", "-o", "b.npy"],
+        2,
+        "--quality is of JPEG and WebP",
+    ),
+    "no pages": (["apply", "k.npy", "a.png", "--page", "2"], 3, "is PNG, which has no pages"),
+    "unknown option": (["apply", "k.npy", "a.png", "--what"], 2, "unrecognized arguments: --what"),
+    "two kernels": (["invert", "k.npy", "--kernel", "k.npy", "--size", "3"], 2, "given once"),
+    "two from standard input": (
+        ["apply", "-", "-"],
+        2,
+        "standard input can be read once; give '-' in one place",
+    ),
+    "floats in a png": (["apply", "k.npy", "a.png", "-o", "b.png", "--float"], 4, "hold floats"),
     "light in floats": (
-        ["apply", "a.png", "k.npy", "-o", "b.npy", "--float", "--transfer", "srgb"],
+        ["apply", "k.npy", "a.png", "-o", "b.npy", "--float", "--transfer", "srgb"],
         2,
         "--float goes with --transfer none",
     ),
-    "float png": (["apply", "f.npy", "k.npy", "-o", "b.png"], 4, "cannot hold these pixels"),
-    "over the input": (["apply", "a.png", "k.npy", "-o", "a.png", "--force"], 4, "is an input"),
+    "float png": (["apply", "k.npy", "f.npy", "-o", "b.png"], 4, "cannot hold these pixels"),
+    "over the input": (["apply", "k.npy", "a.png", "-o", "a.png", "--force"], 4, "is an input"),
     "no such option": (
         ["restore", "a.png", "--kernel", "k.npy", "--num-iter", "3"],
         2,
-        "--num-iter goes with --method richardson-lucy, not with wiener",
+        "--num-iter goes with --method richardson_lucy, not with wiener",
     ),
     "too large": (
         ["restore", "a.png", "--kernel", "box:200"],
@@ -478,7 +499,7 @@ REFUSED = {
     "plain descent of none": (
         ["restore", "a.png", "--kernel", "k.npy", "--no-acceleration"],
         2,
-        "--no-acceleration goes with --method richardson-lucy, not with wiener",
+        "--no-acceleration goes with --method richardson_lucy, not with wiener",
     ),
     "noise in words": (
         ["restore", "a.png", "--kernel", "k.npy", "--noise", "much"],
@@ -526,6 +547,7 @@ def test_refusals(case, capsys):
 
 def test_the_bar_waits_and_is_wiped_away(monkeypatch, capsys):
     times = iter([0.0, 0.5, 1.5, 1.55, 9.0])
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("time.monotonic", lambda: next(times))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     bar = ProgressBar()
@@ -534,7 +556,7 @@ def test_the_bar_waits_and_is_wiped_away(monkeypatch, capsys):
     drawn = capsys.readouterr().err
     assert drawn == f"\r[{'#' * 15}{'.' * 15}]  50%\r[{'#' * 30}] 100%"
     bar.clear()
-    assert capsys.readouterr().err == "\r" + " " * 38 + "\r"
+    assert capsys.readouterr().err == "\r" + " " * 37 + "\r"
 
 
 def test_no_bar_in_a_file(capsys):

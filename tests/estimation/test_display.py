@@ -96,7 +96,7 @@ def test_ticks_count_taps_from_the_centre(shape):
         assert 0 in ticks
 
 
-@pytest.mark.parametrize(("kernel", "written"), [(SHARPEN, True), (psf.gaussian(9, 2.0), False)])
+@pytest.mark.parametrize(("kernel", "written"), [(SHARPEN, True), (psf.gaussian(11, 2.0), False)])
 def test_taps_of_small_kernels_are_written_into_their_cells(kernel, written):
     fit, _ = fitted(kernel, 0.0)
     panel = panels_of(fit.plot())[0]
@@ -199,6 +199,57 @@ def test_ticks_of_a_deviation_count_from_the_one():
     fit = inverse_kernel(SOFT, (9, 8), delay=(3, 6))
     left, _, _, top = panels_of(fit.plot())[1].images[0].get_extent()
     assert (-top - 0.5, -left - 0.5) == fit.delay
+
+
+def test_a_sharpener_shows_its_small_taps_on_a_logarithmic_scale():
+    kernel = -np.outer([1, 2, 1], [1, 2, 1]) / 16
+    kernel[1, 1] = 5.0
+    fit, _ = fitted(kernel)
+    panel, image = panels_of(fit.plot())[0], drawn_in(fit.plot())[0]
+    assert_allclose(image.get_clim(), (-5, 5), rtol=1e-3)
+    assert "logarithmic colours" in panel.get_title()
+    shares = image.norm(np.array([-0.125, 0.0, 5.0]))
+    assert shares[1] == pytest.approx(0.5)
+    assert shares[1] - shares[0] > 0.15  # 0.0125 on a scale without logarithms
+
+
+def test_taps_of_nine_a_side_are_written_and_fit_their_cells():
+    kernel = -2 * psf.gaussian(9, 1.6)
+    kernel[4, 4] += 3
+    figure = fitted(kernel, 0.0)[0].plot()
+    figure.canvas.draw()
+    panel = panels_of(figure)[0]
+    assert len(panel.texts) == 81
+    cell = panel.get_window_extent().width / 9
+    for text in panel.texts:
+        x, y = text.get_position()
+        assert float(text.get_text()) == pytest.approx(kernel[y + 4, x + 4], abs=0.006)
+        assert text.get_window_extent().width < cell
+
+
+@pytest.mark.parametrize("size", [7, 15])
+@pytest.mark.parametrize("delay", [(2, 3), (4, 5)])
+def test_the_delay_is_marked(size, delay):
+    fit = inverse_kernel(SOFT, size, delay=delay)
+    inverse, deviation = panels_of(fit.plot())
+    assert f"marked: the 1, at delay ({delay[0]}, {delay[1]})" in deviation.get_title()
+    half, centre = (size - 1) // 2, (SOFT.shape[0] - 1) // 2
+    wanted = [(delay[1] - centre - half, delay[0] - centre - half), (0, 0)]
+    for panel, (col, row) in zip((inverse, deviation), wanted, strict=True):
+        places = [tuple(np.ravel(line.get_data())) for line in panel.lines]
+        places += [(box.get_x() + 0.5, box.get_y() + 0.5) for box in panel.patches]
+        assert places == [(col, row)] * 2  # black within white
+
+
+def test_figure_of_a_recovery_has_panels_of_one_height():
+    image = np.arange(72.0).reshape(8, 9)
+    errors = np.full((5, 5), 0.01)
+    figure = plot_recovery(image[:, :8], image[:, 1:], BLUR, BLUR + 0.02, errors)
+    figure.canvas.draw()
+    heights = [panel.get_window_extent().height for panel in figure.axes[:5]]
+    assert_allclose(heights, heights[0], rtol=0.02)
+    assert figure.axes[4].get_title() == "estimated less true\nin standard errors"
+    assert_allclose(figure.axes[4].images[0].get_array(), 2.0)
 
 
 def test_figure_of_a_recovery_shares_its_scales():

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # The longest side of kernels whose taps are written into their cells.
-_WRITTEN = 7
+_WRITTEN = 9
 
 # A tap that is larger than all others by this factor takes no part in the colour scale: the
 # others would all look like zero.
 _DOMINANT = 8.0
 # Share of the largest tap that three quarters of an inverse's taps stay below where its colours
-# are logarithmic, and the share below which they are linear again.
-_FADED, _LINEAR = 0.02, 1e-3
+# are logarithmic, and the share below which they are linear again; that of the second largest tap
+# below which they are for a kernel that one tap dominates.
+_FADED, _LINEAR, _LINEAR_BESIDE = 0.02, 1e-3, 0.1
 
 # Share of the largest tap up to which negative ones are taken for noise.
 _NOISE = 0.01
@@ -112,6 +113,7 @@ def draw_kernel(
     fades: bool = False,
     below: bool = False,
     centre: Shape | None = None,
+    mark: Shape | None = None,
     digits: int = 3,
 ) -> None:
     """Draw taps as squares of colour.
@@ -134,34 +136,18 @@ def draw_kernel(
         Whether the colour bar lies below.
     centre : (int, int), optional
         The tap from which ticks count, by default the middle one.
+    mark : (int, int), optional
+        A tap that is marked.
     digits : int, optional
         Of the taps that are written into the cells of a small kernel.
     """
-    from matplotlib.colors import SymLogNorm
     from matplotlib.ticker import MaxNLocator
 
-    scale = taps if scale is None else scale
-    sizes = np.sort(np.abs(scale), axis=None)
-    largest = float(sizes[-1]) or 1.0
-    # White is zero where taps of both signs stand beside each other; noise around zero is not one.
-    negative = scale.min() < -_NOISE * largest
-    limit, notes, extend = largest, [note], "neither"
-    colours: dict[str, Any] = {}
     small = max(taps.shape) <= _WRITTEN
-    if fades and negative and not small and np.quantile(sizes, 0.75) < _FADED * largest:
-        linear = 10.0 ** math.floor(math.log10(_LINEAR * largest))
-        colours["norm"] = SymLogNorm(linear, vmin=-largest, vmax=largest)
-        notes.append(f"logarithmic colours, linear within ±{linear:.0e}")
-    else:
-        least = _NOISE * largest if noise is None else noise
-        if sizes.size > 1 and least < sizes[-2] < largest / _DOMINANT:
-            limit, extend = float(sizes[-2]), "both" if negative else "max"
-            notes.append(f"colours end at {limit:.2g}, the largest tap is {largest:.3g}")
-        colours |= {"vmin": -limit if negative else 0.0, "vmax": limit}
+    colours, extend, beyond = _colours(taps if scale is None else scale, noise, fades and not small)
     (p, q), (i, j) = taps.shape, centre or tuple((n - 1) // 2 for n in taps.shape)
     image = panel.imshow(
         taps,
-        cmap="RdBu_r" if negative else "viridis",
         extent=(-0.5 - j, q - 0.5 - j, p - 0.5 - i, -0.5 - i),
         # Cells of a line of many taps would be too thin to be seen as squares.
         aspect="equal" if min(p, q) * LONG / max(p, q) >= SHORT else "auto",
@@ -169,7 +155,7 @@ def draw_kernel(
     )
     _add_colour_bar(panel, image, below, extend)
     panel.set_title(title)
-    notes = [line for line in notes if line]
+    notes = [line for line in (note, beyond) if line]
     if notes:
         panel.set_title("\n".join(filter(None, [title, *notes])), fontsize=9)
     origin = "centre" if centre is None else "1"
@@ -178,16 +164,61 @@ def draw_kernel(
         axis.set_major_locator(MaxNLocator(nbins=min(count, 8), integer=True, min_n_ticks=1))
         axis.set_visible(count > 1)
         axis.set_label_text(f"{name} from the {origin}")
+    if mark is not None:
+        _frame(panel, mark[0] - i, mark[1] - j, small)
     if small:
         _write_taps(panel, image, taps, (i, j), digits)
+
+
+def _colours(
+    scale: FloatArray, noise: float | None, fades: bool
+) -> tuple[dict[str, Any], str, str]:
+    """Return what colours taps have, where the colour bar goes on, and what is to be said of it."""
+    from matplotlib.colors import SymLogNorm
+
+    sizes = np.sort(np.abs(scale), axis=None)
+    largest = float(sizes[-1]) or 1.0
+    # White is zero where taps of both signs stand beside each other; noise around zero is not one.
+    negative = scale.min() < -_NOISE * largest
+    colours: dict[str, Any] = {"cmap": "RdBu_r" if negative else "viridis"}
+    least = _NOISE * largest if noise is None else noise
+    dominated = bool(sizes.size > 1 and least < sizes[-2] < largest / _DOMINANT)
+    faded = fades and np.quantile(sizes, 0.75) < _FADED * largest
+    if negative and (faded or dominated):
+        within = _LINEAR * largest if faded else max(_LINEAR_BESIDE * float(sizes[-2]), least)
+        linear = 10.0 ** math.floor(math.log10(within))
+        colours["norm"] = SymLogNorm(linear, vmin=-largest, vmax=largest)
+        return colours, "neither", f"logarithmic colours, linear within ±{linear:.0e}"
+    limit, extend, said = largest, "neither", ""
+    if dominated:
+        limit, extend = float(sizes[-2]), "max"
+        said = f"colours end at {limit:.2g}, the largest tap is {largest:.3g}"
+    return colours | {"vmin": -limit if negative else 0.0, "vmax": limit}, extend, said
+
+
+def _frame(panel: "Axes", row: float, col: float, small: bool) -> None:
+    """Mark a tap: the rim of its cell, or a ring where cells are too small to be seen."""
+    if small:
+        from matplotlib.patches import Rectangle
+
+        # Black within white is seen on any colour.
+        for ink, width in (("white", 3.5), ("black", 1.5)):
+            place = (col - 0.5, row - 0.5)
+            panel.add_patch(Rectangle(place, 1, 1, fill=False, ec=ink, lw=width, zorder=3))
+        return
+    for ink, width in (("white", 3.0), ("black", 1.2)):
+        panel.plot(col, row, "o", mfc="none", mec=ink, mew=width, ms=10)
 
 
 def _write_taps(panel: "Axes", image: Any, taps: FloatArray, centre: Shape, digits: int) -> None:
     """Write taps into their cells, light on dark and dark on light."""
     colours: AnyArray = image.cmap(image.norm(taps))[..., :3] @ [0.299, 0.587, 0.114]
-    size = 9 if max(taps.shape) <= 5 else 7
+    longest = max(taps.shape)
+    size = 9 if longest <= 5 else 7 if longest <= 7 else 6
     for i, row in enumerate(written(taps, digits)):
         for j, cell in enumerate(row):
+            if longest > 7 and "." in cell:  # no room for what says nothing
+                cell = cell.replace("0.", ".", 1) if cell.lstrip("-")[:2] == "0." else cell
             # Not quite black, which a page may take for its own ink.
             ink = "#101010" if colours[i, j] > 0.5 else "white"
             place = j - centre[1], i - centre[0]

@@ -143,11 +143,30 @@ def plot_inverse(fit: _FittedInverse, *, title: str | None = None) -> "Figure":
         If matplotlib is missing.
     """
     sizes = [_size(fit.kernel.shape), _size(fit.deviation.shape)]
-    figure, (first, second), below = _row_or_column(sizes)
-    draw_kernel(first, fit.kernel, "inverse", fades=True, below=below)
-    title_beside = "convolution less a single 1"
+    figure, (first, second), below = _row_or_column(sizes, above=0.4)
+    # The tap of the inverse that meets the centre of the kernel at the delay.
+    others = zip(fit.deviation.shape, fit.kernel.shape, fit.delay, strict=True)
+    still = tuple(peak - (whole - taps) // 2 for whole, taps, peak in others)
+    inside = all(0 <= place < taps for place, taps in zip(still, fit.kernel.shape, strict=True))
     draw_kernel(
-        second, fit.deviation, title_beside, fades=True, below=below, centre=fit.delay, digits=2
+        first,
+        fit.kernel,
+        "inverse",
+        note="marked: the tap that keeps the place" if inside else "",
+        fades=True,
+        below=below,
+        mark=(still[0], still[1]) if inside else None,
+    )
+    draw_kernel(
+        second,
+        fit.deviation,
+        "convolution less a single 1",
+        note="marked: the 1, at delay ({}, {})".format(*fit.delay),
+        fades=True,
+        below=below,
+        centre=fit.delay,
+        mark=fit.delay,
+        digits=2,
     )
     p, q = fit.kernel.shape
     figure.suptitle(
@@ -157,9 +176,13 @@ def plot_inverse(fit: _FittedInverse, *, title: str | None = None) -> "Figure":
 
 
 def plot_recovery(
-    source: ArrayLike, result: ArrayLike, truth: FloatArray, found: FloatArray
+    source: ArrayLike,
+    result: ArrayLike,
+    truth: FloatArray,
+    found: FloatArray,
+    errors: FloatArray | None = None,
 ) -> "Figure":
-    """Draw two images, the kernel between them, and the kernel that was estimated.
+    """Draw two images, the kernel between them, the one that was estimated, and their difference.
 
     Parameters
     ----------
@@ -167,6 +190,8 @@ def plot_recovery(
         The images, drawn on one grey scale.
     truth, found : (p, q) float64 arrays
         The kernels, drawn on one colour scale.
+    errors : (p, q) float64 array, optional
+        Standard errors of ``found``, in which its difference from ``truth`` is told.
 
     Returns
     -------
@@ -178,8 +203,8 @@ def plot_recovery(
     ImportError
         If matplotlib is missing.
     """
-    figure = new_figure(13.5, 3.6)
-    panels = figure.subplots(1, 4)
+    figure = new_figure(14.6, 3.2)
+    panels = figure.subplots(1, 5)
     images = {"source": np.asarray(source), "result": np.asarray(result)}
     darkest = min(image.min() for image in images.values())
     lightest = max(image.max() for image in images.values())
@@ -190,6 +215,9 @@ def plot_recovery(
     both = np.stack([truth, found])
     draw_kernel(panels[2], truth, "true kernel", scale=both)
     draw_kernel(panels[3], found, "estimated kernel", scale=both)
+    unit = "" if errors is None else "\nin standard errors"
+    difference = found - truth if errors is None else (found - truth) / errors
+    draw_kernel(panels[4], difference, f"estimated less true{unit}", digits=2)
     return figure
 
 
@@ -200,20 +228,22 @@ def _size(shape: tuple[int, ...]) -> tuple[float, float]:
     return max(LONG * cols / long, SHORT), max(LONG * rows / long, SHORT)
 
 
-def _row_or_column(sizes: "list[tuple[float, float]]") -> "tuple[Figure, list[Axes], bool]":
+def _row_or_column(
+    sizes: "list[tuple[float, float]]", above: float = 0.0
+) -> "tuple[Figure, list[Axes], bool]":
     """Return panels of the given sizes, and whether they stand below each other, as wide ones do.
 
-    Their colour bars then lie below them too.
+    Their colour bars then lie below them too. ``above`` is room for more lines of title, in inches.
     """
     width, height = sizes[0]
     below = width > 1.8 * height
     if below:
         # What a panel needs besides: its title, ticks, labels, and a colour bar below.
-        heights = [h + 1.5 for _, h in sizes]
+        heights = [h + 1.5 + above for _, h in sizes]
         figure = new_figure(5.0, sum(heights) + 0.4)
         panels = figure.subplots(len(sizes), 1, squeeze=False, height_ratios=heights)[:, 0]
     else:
         widths = [max(w + 1.6, 2.8) for w, _ in sizes]
-        figure = new_figure(max(sum(widths), 4.6), max(h for _, h in sizes) + 1.3)
+        figure = new_figure(max(sum(widths), 4.6), max(h for _, h in sizes) + 1.3 + above)
         panels = figure.subplots(1, len(sizes), squeeze=False, width_ratios=widths)[0]
     return figure, list(panels), below
