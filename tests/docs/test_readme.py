@@ -70,7 +70,7 @@ def test_every_block_runs_in_order_in_one_folder(tmp_path, monkeypatch):
     assert {kind for kind, _ in BLOCKS} == set(FOLLOW)
     for kind, block in BLOCKS:
         FOLLOW[kind](block)
-    for name in ("kernel.npy", "report.html", "again.png", "restored.png", "inverse.npy"):
+    for name in ("kernel.npz", "report.html", "again.png", "restored.png", "inverse.npy"):
         assert (tmp_path / name).stat().st_size
 
 
