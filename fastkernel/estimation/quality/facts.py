@@ -10,8 +10,8 @@ import numpy as np
 from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, BoolArray, FloatArray
 
-# Rows that are looked at at a time.
-STRIP_ROWS = 256
+# Rows that are looked at at a time, and pixels: with all that is made of them some 40 MiB.
+_STRIP_ROWS, _STRIP_PIXELS = 256, 1 << 18
 
 # Magnitude below which a place is taken for flat, where rounding has nothing to take away; and
 # the same as a share of the level: taps whose sum is not quite known leave so much.
@@ -94,6 +94,11 @@ class Facts:
         return self.rms / self.contrast if self.contrast > 0 else float(self.rms > 0)
 
 
+def strip_rows(width: int) -> int:
+    """Return how many rows of an image of some width are looked at at a time: whole tiles."""
+    return max(4 * _SIDE, min(_STRIP_ROWS, _STRIP_PIXELS // width // _SIDE * _SIDE))
+
+
 def facts_of(
     planes: Iterable[Plane], *, limits: tuple[float, float] | None = None, robust: bool = False
 ) -> Facts:
@@ -123,7 +128,7 @@ def facts_of(
         if robust:
             sums.scales.append(_robust_scale(plane))
             bound = 3 * sums.scales[-1]
-        for top, bottom in split(plane.residual.shape[0], STRIP_ROWS):
+        for top, bottom in split(plane.residual.shape[0], strip_rows(plane.residual.shape[1])):
             residual, source, result = (part[top:bottom] for part in plane[:3])
             used = None if plane.used is None else plane.used[top:bottom]
             sums.add(Plane(residual, source, result, used), bound)

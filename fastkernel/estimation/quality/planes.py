@@ -15,7 +15,7 @@ from fastkernel._images.windows import Window, centre
 from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, BoolArray, Border, FloatArray, Images, Light, Shape
 from fastkernel.convolution.convolve import convolved
-from fastkernel.estimation.quality.facts import STRIP_ROWS, Plane
+from fastkernel.estimation.quality.facts import Plane, strip_rows
 
 
 class _Predicting(Protocol):
@@ -132,7 +132,7 @@ def planes_of(
     index : int
         Of the pair.
     plane : Plane
-        The next `STRIP_ROWS` rows of its window, or what is left of them.
+        The next rows of its window, or what is left of them.
     """
     p, q = fit.kernel.shape
     # The centre tap, counted in a flipped kernel from its other side.
@@ -144,7 +144,7 @@ def planes_of(
         whites = None
         if fit.light == "srgb":
             whites = linear_white(source, "source"), linear_white(result, "result")
-        for top, bottom in split(height, STRIP_ROWS):
+        for top, bottom in split(height, strip_rows(width)):
             rows = bottom - top
             part = replace(
                 window,
