@@ -40,6 +40,7 @@ def fitted(source: NDArray[np.uint8], result: NDArray[np.uint8]) -> NDArray[np.f
         print(problem)
         return None
     print(fit.residual_rms, fit.n_pixels, fit.standard_errors.max(), fit.quality)
+    print(len(fit.report("html")))
     return fit.kernel
 
 
