@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastkernel._loops import lags
-from fastkernel.estimation.equations.gathering_engines import TILE_SHAPES, _row_length
+from fastkernel.estimation.equations.gathering_engines import TILE_SHAPES, row_length
 
 from . import data, engines, fit, measure, report
 from .measure import Call
@@ -70,8 +70,8 @@ def _multiply_adds(engine: str, taps: int, threads: int, seconds: float) -> floa
     height, width = TILE_SHAPES[engine]
 
     def add_tiles(count: int) -> None:
-        x = np.ones((height + taps - 1, _row_length(width, taps - 1, dtype)), dtype)
-        y = np.ones((height, _row_length(width, 0, dtype)), dtype)
+        x = np.ones((height + taps - 1, row_length(width, taps - 1, dtype)), dtype)
+        y = np.ones((height, row_length(width, 0, dtype)), dtype)
         sums = np.empty(lags.sums_shape((taps, taps), dtype), lags.sums_dtype(dtype))
         out = np.zeros((lags.KINDS, taps, taps))
         for _ in range(count):
