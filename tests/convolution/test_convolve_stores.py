@@ -9,6 +9,9 @@ from stores import Store
 from fastkernel import convolve, correlate
 from fastkernel._images import blocks
 
+# What is read and written, which is the same whatever computes.
+pytestmark = pytest.mark.jit
+
 SHAPE = (93, 110)
 KERNELS = {"direct": np.arange(15.0).reshape(3, 5), "separable": np.outer([1, 2, 4], [1, 3, 5, 1])}
 CASES = [("full", "zero"), ("valid", "zero"), *(("same", rule) for rule in naive.PAD_MODES)]

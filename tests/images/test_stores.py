@@ -13,6 +13,9 @@ from fastkernel._images import blocks
 from fastkernel._images.blocks import Strip
 from fastkernel._images.lazy import LazyImage, chunks_of
 
+# What is read and written, which is the same whatever computes.
+pytestmark = pytest.mark.jit
+
 CHUNKS = [(256, 200), (64, 900), (7, 5), (1000, 900), (300, 1), (5000, 5000)]
 BORDERS = [None, *naive.PAD_MODES]
 

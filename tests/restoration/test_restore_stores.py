@@ -9,6 +9,9 @@ from fastkernel import convolve, inverse_filter, restore_tiled, richardson_lucy,
 from fastkernel._images import blocks
 from fastkernel.restoration import tiled
 
+# What is read and written, which is the same whatever computes.
+pytestmark = pytest.mark.jit
+
 PSF = np.outer([1, 2, 1], [1, 2, 3, 1]) / 28
 FIXED = {"balance": 0.1, "boundary": "symmetric"}
 
