@@ -13,12 +13,14 @@ Inside: `cells` cuts a window into cells along chunks and says what each needs; 
 from fastkernel.dask.convolve import convolve, correlate
 from fastkernel.dask.equations import normal_equations
 from fastkernel.dask.estimate import estimate_kernel
+from fastkernel.dask.fields import estimate_kernel_field
 from fastkernel.dask.restore import richardson_lucy, wiener
 
 __all__ = [
     "convolve",
     "correlate",
     "estimate_kernel",
+    "estimate_kernel_field",
     "normal_equations",
     "richardson_lucy",
     "wiener",

@@ -83,6 +83,21 @@ def merged(edges: Sequence[int], least: float) -> list[int]:
     return kept
 
 
+def nearest(edges: Sequence[int], bounds: Sequence[int]) -> list[int]:
+    """Return the edges that are nearest to bounds, both ends among them.
+
+    Examples
+    --------
+    >>> nearest([0, 4, 8, 12], [0, 5, 7, 12])
+    [0, 4, 8, 12]
+    >>> nearest([0, 10, 20], [0, 3, 6, 9, 20])
+    [0, 10, 20]
+    """
+    line = np.asarray(edges)
+    between = np.searchsorted((line[1:] + line[:-1]) / 2, bounds)
+    return [int(edge) for edge in np.unique(line[between])]
+
+
 def cut(edges: Edges, bounds: Edges, part: Shape) -> Cells:
     """Return a grid of cells.
 

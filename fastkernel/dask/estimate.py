@@ -42,7 +42,7 @@ _ROUNDING_ALLOWED, _MAX_REFINEMENTS = 1e-11, 3
 _ROUNDED, _CUT_OFF = 0.32, 2 / 3
 
 # What is only done where the pixels are at hand.
-_INSTEAD = "crop the images to one machine's memory and use fastkernel.estimate_kernel there"
+INSTEAD = "crop the images to one machine's memory and use fastkernel"
 
 
 def estimate_kernel(
@@ -163,7 +163,8 @@ def estimate_given(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Ker
             msg = "callback is not for Dask arrays, whose progress Dask shows; leave it out"
             raise ValueError(msg)
         if name not in inspect.signature(estimate_kernel).parameters:
-            msg = f"{name}={value!r} is not for Dask arrays; leave it out, or {_INSTEAD}"
+            advice = f"leave it out, or {INSTEAD}.estimate_kernel there"
+            msg = f"{name}={value!r} is not for Dask arrays; {advice}"
             raise ValueError(msg)
         given[name] = value
     return estimate_kernel(**given)

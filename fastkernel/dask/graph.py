@@ -166,8 +166,13 @@ def _outermost(rects: set[Rect]) -> set[Rect]:
     return {r for r in rects if not any(r != other and _inside(r, other) for other in rects)}
 
 
-def summed(tasks: Tasks, add: Callable[..., Any], split_every: int) -> Delayed:
-    """Return the sum over all cells, taken in one order whatever the scheduler does.
+def summed(
+    tasks: Tasks,
+    add: Callable[..., Any],
+    split_every: int,
+    some: Sequence[tuple[int, int]] | None = None,
+) -> Delayed:
+    """Return the sum over cells, taken in one order whatever the scheduler does.
 
     Parameters
     ----------
@@ -177,9 +182,11 @@ def summed(tasks: Tasks, add: Callable[..., Any], split_every: int) -> Delayed:
         ``add(*outcomes)``.
     split_every : int
         How many are added by a task.
+    some : sequence of (int, int), optional
+        The cells, at least one; all of them if None. The tasks of others are not run.
     """
     label, _, token = tasks.name.rpartition("-")
-    level, keys = 0, tasks.keys
+    level, keys = 0, tasks.keys if some is None else [(tasks.name, *cell) for cell in some]
     while len(keys) > 1:
         groups = [keys[first : first + split_every] for first in range(0, len(keys), split_every)]
         # What is left over by itself is handed on as it is.

@@ -15,7 +15,17 @@ from fastkernel._images.pairs import OMIT
 from fastkernel._images.usable import PixelRules
 from fastkernel._images.windows import Window, window_of_pair
 from fastkernel._typing import AnyArray, BoolArray, Boundary, Shape
-from fastkernel.dask.cells import PART_BYTES, Cells, Rect, cut, merged, sides, within
+from fastkernel.dask.cells import (
+    PART_BYTES,
+    Cells,
+    Edges,
+    Rect,
+    cut,
+    merged,
+    nearest,
+    sides,
+    within,
+)
 from fastkernel.dask.inputs import Image, as_image, as_like
 from fastkernel.dask.reading import Part, Reading, View
 
@@ -68,8 +78,18 @@ class ClusterPair:
         margin = self.kernel_shape[0] - 1, self.kernel_shape[1] - 1
         return Reading(*what, self.window.source_origin, margin, self.window.boundary)
 
-    def cells(self, batch: Any, sums_bytes: int) -> Cells:
-        """Return cells of so many chunks of the result, or the fewest that suit their sums."""
+    def cells(self, batch: Any, sums_bytes: int, whole: Edges | None = None) -> Cells:
+        """Return cells of so many chunks of the result, or the fewest that suit their sums.
+
+        Parameters
+        ----------
+        batch : int or "auto"
+            How many chunks.
+        sums_bytes : int
+            Of what a cell comes to.
+        whole : pair of lists of int, optional
+            Edges of what no cell and no part of one may cut; those of chunks if None.
+        """
         (top, left), (height, width) = self.window.result_origin, self.window.shape
         rows, cols = self.result.edges
         edges = within(rows, top, height), within(cols, left, width)
@@ -80,7 +100,9 @@ class ClusterPair:
         else:
             across = min(math.isqrt(batch), len(edges[1]) - 1)
             bounds = _every(edges[0], batch // across), _every(edges[1], across)
-        return cut(edges, bounds, sides(edges, PART_BYTES / bytes_a_pixel))
+        if whole is not None:
+            bounds = nearest(whole[0], bounds[0]), nearest(whole[1], bounds[1])
+        return cut(whole or edges, bounds, sides(edges, PART_BYTES / bytes_a_pixel))
 
 
 def _every(line: list[int], count: int) -> list[int]:

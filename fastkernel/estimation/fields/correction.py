@@ -11,7 +11,7 @@ tiles as a preconditioner solve them in a few.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,10 +21,10 @@ from fastkernel._loops import lags, stencil
 from fastkernel._machine import lapack
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares
-from fastkernel._typing import AnyArray, FloatArray
+from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
 from fastkernel.estimation.fields.field_equations import Asked, Solved
-from fastkernel.estimation.fields.field_sums import background_lines, tiles_of
+from fastkernel.estimation.fields.field_sums import background_lines, tile_edges
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -161,17 +161,45 @@ class _PassJob:
             rest -= down.T @ (self.background @ across)
 
 
-class _Passes:
-    """Passes over the pixels of a pair, in terms of what is solved for."""
+class Reader(Protocol):
+    """What reads the pixels of a pair again, in terms of what is solved for."""
 
-    def __init__(self, pair: Pair, asked: Asked, found: Solved, run: Run) -> None:
-        self.pair, self.asked, self.found, self.run = pair, asked, found, run
-        (top, left), (height, width) = pair.window.result_origin, pair.window.shape
+    asked: Asked
+    window_shape: Shape
+
+    def left(self, unknowns: FloatArray, *, alone: bool) -> tuple[FloatArray, float]:
+        """Return the scores of what coefficients leave, and its energy."""
+
+    def courses(
+        self, unknowns: FloatArray, tiles: Sequence[Tile], places: FloatArray
+    ) -> FloatArray:
+        """Return what the course of the functions inside tiles takes off the scores of each."""
+
+
+class PairReader:
+    """Passes over the pixels of a pair in memory, or of a part of one.
+
+    Parameters
+    ----------
+    pair : Pair
+        Of images in memory. In a part of a whole all is counted in the whole.
+    asked : Asked
+        What is fitted.
+    run : Run
+        How. The answer is the same bit for bit.
+    first : (int, int), optional
+        Row and column of the frame at which the window begins; those of the result if None.
+    """
+
+    def __init__(self, pair: Pair, asked: Asked, run: Run, first: Shape | None = None) -> None:
+        self.pair, self.asked, self.run = pair, asked, run
+        self.window_shape = pair.window.shape
+        (top, left), (height, width) = first or pair.window.result_origin, pair.window.shape
         frame = asked.frame
         self.lines = frame.line(0, np.arange(height) + top), frame.line(1, np.arange(width) + left)
-        self.sky, self.degrees = background_lines(pair.window.shape, asked.background)
+        self.sky, self.degrees = background_lines(pair, asked.background)
 
-    def job(
+    def _job(
         self,
         unknowns: FloatArray,
         tiles: Sequence[Tile],
@@ -196,7 +224,7 @@ class _Passes:
             alone,
         )
 
-    def constant(self, place: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _constant(self, place: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return lines of functions that have the values of a place everywhere."""
         down, across = (
             np.repeat(self.asked.frame.line(axis, place[axis])[:, None], line.shape[1], axis=1)
@@ -204,28 +232,67 @@ class _Passes:
         )
         return down, across
 
-    def scores(self, moments: FloatArray, beside: AnyArray) -> FloatArray:
+    def _scores(self, moments: FloatArray, beside: AnyArray) -> FloatArray:
         """Return sums of a pass by what is solved for."""
         by_tap = moments[:, ::-1, ::-1].reshape(len(moments), -1)
         sky = beside[self.degrees[:, 0], self.degrees[:, 1]]
         return np.concatenate([self.asked.unknowns.seen(by_tap), sky])
+
+    def left(self, unknowns: FloatArray, *, alone: bool) -> tuple[FloatArray, float]:
+        """Return the scores of what coefficients leave, and its energy; ``alone`` of no result."""
+        shape = self.window_shape
+        tiles = Tiles(shape, engines.direct_tile_shape("float", shape[1]))
+        jobs = [
+            self._job(unknowns, part, self.lines, self.lines, alone=alone)
+            for part in shares(tiles, engines.MAX_JOBS)
+        ]
+        parts = list(run_jobs(jobs, Scratch, self.run.workers))
+        moments, beside, energies = zip(*parts, strict=True)
+        return self._scores(sum(moments), sum(beside)), float(sum(energies))
+
+    def courses(
+        self, unknowns: FloatArray, tiles: Sequence[Tile], places: FloatArray
+    ) -> FloatArray:
+        """Return what the course of the functions inside tiles takes off the scores of each.
+
+        Parameters
+        ----------
+        unknowns : (n,) float64 array
+            See `Unknowns`.
+        tiles : sequence of tiles
+            Parts of the window.
+        places : (tiles, 2) float64 array
+            Where they were taken to stand.
+
+        Returns
+        -------
+        (tiles, n) float64 array
+        """
+        jobs = []
+        for tile, place in zip(tiles, places, strict=True):
+            flat = self._constant(place)
+            jobs += [
+                self._job(unknowns, [tile], lines, flat, alone=True) for lines in (self.lines, flat)
+            ]
+        parts = list(run_jobs(jobs, Scratch, self.run.workers))
+        scores = np.array([self._scores(part.moments, part.beside) for part in parts])
+        return np.asarray(scores[::2] - scores[1::2])
+
+
+class _Passes(NamedTuple):
+    """Passes over pixels, and the solution that they correct."""
+
+    reader: Reader
+    found: Solved
 
     def __call__(self, unknowns: FloatArray, *, alone: bool = False) -> tuple[FloatArray, float]:
         """Return the scores of what coefficients leave, and its energy.
 
         The scores are less what belongs to the penalty; ``alone`` those of no result at all.
         """
-        shape = self.pair.window.shape
-        tiles = Tiles(shape, engines.direct_tile_shape("float", shape[1]))
-        jobs = [
-            self.job(unknowns, part, self.lines, self.lines, alone=alone)
-            for part in shares(tiles, engines.MAX_JOBS)
-        ]
-        parts = list(run_jobs(jobs, Scratch, self.run.workers))
-        moments, beside, energies = zip(*parts, strict=True)
-        scores, energy = self.scores(sum(moments), sum(beside)), float(sum(energies))
+        scores, energy = self.reader.left(unknowns, alone=alone)
         if self.found.beside_pixels is not None:
-            scores -= self.found.beside_pixels @ unknowns
+            scores = scores - self.found.beside_pixels @ unknowns
         return scores, energy
 
 
@@ -237,20 +304,17 @@ def bias_of_tiles(passes: _Passes, places: FloatArray) -> float:
     the sum over all follows from pairs of them, and is not taken to be less than if tiles knew
     nothing of each other.
     """
-    tiles, found = tiles_of(passes.pair.window.shape, passes.asked.tile), passes.found
+    reader, found = passes
+    rows, cols = tile_edges(reader.window_shape, reader.asked.tile)
     known = np.flatnonzero(np.isfinite(places[:, 0]))
     some = min(_LOOKED_AT, len(known))
     chosen = np.random.default_rng(0).choice(known, some, replace=False)
-    jobs = []
-    for number in chosen:
-        flat = passes.constant(places[number])
-        jobs += [
-            passes.job(found.unknowns, [tiles[number]], lines, flat, alone=True)
-            for lines in (passes.lines, flat)
-        ]
-    parts = list(run_jobs(jobs, Scratch, passes.run.workers))
-    scores = np.array([passes.scores(part.moments, part.beside) for part in parts])
-    off = lapack.solve_lower(found.factor.lower, (scores[::2] - scores[1::2]).T)
+    tiles = []
+    for number in chosen.tolist():
+        i, j = divmod(number, len(cols) - 1)
+        tiles.append((rows[i], cols[j], rows[i + 1] - rows[i], cols[j + 1] - cols[j]))
+    courses = reader.courses(found.unknowns, tiles, places[chosen])
+    off = lapack.solve_lower(found.factor.lower, courses.T)
     each, together = float(np.sum(off**2)), float(np.sum(off.sum(axis=1) ** 2))
     if some == len(known):
         return together
@@ -260,24 +324,20 @@ def bias_of_tiles(passes: _Passes, places: FloatArray) -> float:
 
 
 def corrected(
-    pair: Pair, asked: Asked, found: Solved, places: FloatArray, n_pixels: int, run: Run
+    reader: Reader, found: Solved, places: FloatArray, n_pixels: int
 ) -> tuple[FloatArray, float]:
     """Return the solution of the equations of pixels, and the energy that it leaves.
 
     Parameters
     ----------
-    pair : Pair
-        Of images in memory.
-    asked : Asked
-        What is fitted.
+    reader : Reader
+        Of the pair's pixels.
     found : Solved
         The solution of the equations of tiles, their factor the preconditioner.
     places : (tiles, 2) float64 array
         Where tiles were taken to stand.
     n_pixels : int
         Pixels that are fitted.
-    run : Run
-        How. The answer is the same bit for bit.
 
     Notes
     -----
@@ -286,7 +346,7 @@ def corrected(
     coefficients is off by more than ``sqrt(d @ A @ d) / s`` of its standard errors.
     """
     freedom = max(n_pixels - len(found.unknowns), 1)
-    passes = _Passes(pair, asked, found, run)
+    passes = _Passes(reader, found)
     if bias_of_tiles(passes, places) <= SEEN**2 * found.energy / freedom:
         return found.unknowns, found.energy
     unknowns, rounding = found.unknowns, _ROUNDING**2 * found.hidden / (4 * _EPS)

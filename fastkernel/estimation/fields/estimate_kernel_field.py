@@ -26,7 +26,7 @@ from fastkernel._typing import (
 )
 from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.equations.clipping import cleaned, clipped_share, moved_pixels
-from fastkernel.estimation.fields.correction import corrected
+from fastkernel.estimation.fields.correction import PairReader, Reader, corrected
 from fastkernel.estimation.fields.field_equations import Asked, solve
 from fastkernel.estimation.fields.field_sums import LEAST_TILE, FieldSums, field_sums
 from fastkernel.estimation.fields.frame import Frame
@@ -35,7 +35,7 @@ from fastkernel.estimation.fields.unknowns import Unknowns
 from fastkernel.estimation.fields.varying import Varying
 from fastkernel.estimation.methods.lstsq import Options
 from fastkernel.estimation.methods.lstsq_noisy import with_ridge
-from fastkernel.estimation.problem import Problem, problem_of
+from fastkernel.estimation.problem import problem_of
 
 # How many taps all functions may have, whose products take 512 MiB.
 _MOST = 8192
@@ -152,10 +152,7 @@ def estimate_kernel_field(
     array([0., 0., 1.])
     """
     rules = PixelRules(mask, source_mask, weights, saturation, nan_policy, source_variance)
-    run, side = Run(as_workers(workers), as_callback(callback)), as_count(tile, "tile")
-    if side < LEAST_TILE:
-        msg = f"tile must be at least {LEAST_TILE} pixels, got {tile}"
-        raise ValueError(msg)
+    run, side = Run(as_workers(workers), as_callback(callback)), as_tile(tile)
     problem = problem_of(source, result, kernel_shape, boundary, background, None, rules)
     if len(problem.images) != 1:
         msg = (
@@ -169,17 +166,29 @@ def estimate_kernel_field(
     if pair.source_variance is not None and options.ridge == 0.0 and basis is None:
         options = with_ridge(options, [pair])
     rows, cols = pair.result.shape
-    cells = None if grid is None else as_shape(grid, "grid", one_for_both=True)
-    frame = Frame((rows, cols), _as_degree(degree, "degree"), cells)
-    scale = _as_degree(scale_degree, "scale_degree")
-    asked = _asked(problem, frame, scale, options, side)
+    frame, scale = as_frame((rows, cols), degree, grid), as_degree_of(scale_degree, "scale_degree")
+    asked = asked_of(problem.shape, problem.background, frame, scale, options, side)
     field, sums = _fitted(pair, asked, run)
     if options.sigma_clip is not None:
         field = _clipped(field, sums, pair, asked, options.sigma_clip, run.silent)
     return replace(field, scale_degree=scale, boundary=problem.boundary)
 
 
-def _as_degree(value: Any, name: str) -> int:
+def as_tile(value: Any) -> int:
+    """Return ``value`` as the side of tiles."""
+    if (side := as_count(value, "tile")) < LEAST_TILE:
+        msg = f"tile must be at least {LEAST_TILE} pixels, got {value}"
+        raise ValueError(msg)
+    return side
+
+
+def as_frame(shape: Shape, degree: Any, grid: Any) -> Frame:
+    """Return the functions of position over a result of a shape."""
+    cells = None if grid is None else as_shape(grid, "grid", one_for_both=True)
+    return Frame(shape, as_degree_of(degree, "degree"), cells)
+
+
+def as_degree_of(value: Any, name: str) -> int:
     """Return ``value`` as a degree of polynomials of position."""
     if isinstance(value, bool | str) or value not in range(MAX_DEGREE + 1):
         msg = f"{name} must be an integer from 0 to {MAX_DEGREE}, got {value!r}"
@@ -187,20 +196,21 @@ def _as_degree(value: Any, name: str) -> int:
     return int(value)
 
 
-def _asked(problem: Problem, frame: Frame, scale: int, options: Options, tile: int) -> Asked:
+def asked_of(
+    shape: Shape, background: int | None, frame: Frame, scale: int, options: Options, tile: int
+) -> Asked:
     """Return what is fitted, or say that it is too much."""
-    taps = math.prod(problem.shape)
+    taps = math.prod(shape)
     if frame.terms * taps > _MOST:
         msg = (
-            f"kernel_shape {problem.shape} makes {taps} taps for each of {frame.terms} functions "
+            f"kernel_shape {shape} makes {taps} taps for each of {frame.terms} functions "
             f"of position, more than {_MOST} in all; use a smaller kernel_shape, a lower degree or "
             "fewer cells in the grid"
         )
         raise ValueError(msg)
-    degree = problem.background
-    beside = 0 if degree is None else len(terms_of(degree)[0])
+    beside = 0 if background is None else len(terms_of(background)[0])
     unknowns = Unknowns.of(taps, options.basis, frame, scale, beside)
-    return Asked(problem.shape, frame, unknowns, options.ridge, degree, tile)
+    return Asked(shape, frame, unknowns, options.ridge, background, tile)
 
 
 def _fitted(
@@ -210,37 +220,44 @@ def _fitted(
     if sums is None:
         place = asked.kernel_shape, asked.frame, asked.tile, asked.background
         sums = field_sums(pair, *place, run)
+    (m, n), fitted = pair.source.shape, Fitted.of(pair)
+    field = solved_field(sums, PairReader(pair, asked, run.silent), (m, n))
+    if pair.source_variance is not None:
+        field = replace(field, noise_variance=math.nan)
+    return replace(field, used=fitted.mask()), sums
+
+
+def solved_field(sums: FieldSums, reader: Reader, source_shape: Shape) -> KernelField:
+    """Solve what is gathered, and correct it; which pixels are used is not said."""
+    asked = reader.asked
     found = solve(sums, asked)
-    unknowns, energy = corrected(pair, asked, found, sums.places, sums.n_pixels, run.silent)
+    unknowns, energy = corrected(reader, found, sums.places, sums.n_pixels)
     taps, beside = asked.unknowns.values(unknowns)
     background = None
     if asked.background is not None:
         background = np.zeros((asked.background + 1, asked.background + 1))
         background[terms_of(asked.background)] = beside
     left = sums.n_pixels - len(unknowns)
-    told = pair.source_variance is None and left > 0
-    (m, n), fitted = pair.source.shape, Fitted.of(pair)
-    field = KernelField(
+    return KernelField(
         coefficients=taps.reshape(-1, *asked.kernel_shape),
         degree=asked.frame.degree,
         grid=asked.frame.grid,
         scale_degree=0,
         shape=asked.frame.shape,
-        source_shape=(m, n),
+        source_shape=source_shape,
         fitted_shape=asked.kernel_shape,
         residual_rms=math.sqrt(energy / sums.total_weight),
         condition_number=found.factor.condition_number,
         n_pixels=sums.n_pixels,
         background=background,
-        used=fitted.mask(),
+        used=None,
         boundary=None,
         ridge=found.ridge,
         factor=found.factor.lower,
         turn=asked.unknowns.turn,
         scales=asked.unknowns.scales,
-        noise_variance=energy / left if told else math.nan,
+        noise_variance=energy / left if left > 0 else math.nan,
     )
-    return field, sums
 
 
 def _clipped(

@@ -19,7 +19,7 @@ _NUMBERS = {
 }
 _PAIRS = ("shape", "source_shape", "fitted_shape", "grid")
 _ARRAYS = {"coefficients": 3, "background": 2, "used": 2, "factor": 2, "turn": 2, "scales": 2}
-_OPTIONAL = ("grid", "background", "boundary")
+_OPTIONAL = ("grid", "background", "boundary", "used")
 
 
 def as_fields(found: dict[str, AnyArray]) -> dict[str, Any]:
@@ -65,8 +65,9 @@ def _refuse_other_shapes(values: dict[str, Any]) -> None:
         "coefficients": (frame.terms, p, q),
         "turn": (p * q, values["turn"].shape[1]),
         "scales": (len(scales), frame.terms),
-        "used": values["shape"],
     }
+    if values["used"] is not None:
+        expected["used"] = values["shape"]
     if sky is not None:
         expected["background"] = len(sky), len(sky)
     _refuse_shapes(values, expected)

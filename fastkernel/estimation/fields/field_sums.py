@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair, refuse_unusable
+from fastkernel._images.windows import Within
 from fastkernel._loops import lags, moments, rims, small_systems, stencil
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, run_jobs, shares
@@ -26,7 +28,7 @@ from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.equations.chosen_rows import Choice, RowsJob
 from fastkernel.estimation.equations.gathering_engines import rim_scratch
 from fastkernel.estimation.fields.frame import Frame
-from fastkernel.estimation.polynomial import values_of
+from fastkernel.estimation.polynomial import lines_of
 
 # Tiles whose equations are mixed together, in bytes, and what all jobs hold before it is added.
 _MIXED, _HELD = 4 << 20, 56 << 20
@@ -74,27 +76,61 @@ class FieldSums(NamedTuple):
             self.places,
         )
 
+    def beside(self, other: "FieldSums") -> "FieldSums":
+        """Return the sums with those over other tiles of the same whole."""
+        places = np.concatenate([self.places, other.places])
+        return self.changed(other, 1)._replace(places=places)
 
-def tiles_of(window_shape: Shape, tile: int) -> list[Tile]:
-    """Return tiles of nearly one size, smaller where there would be few of them."""
+
+def tile_edges(window_shape: Shape, tile: int) -> tuple[list[int], list[int]]:
+    """Return where tiles begin, by row and by column, and where the last one ends.
+
+    They are of nearly one size, smaller where there would be few of them.
+    """
     counts = [max(round(n / tile), min(_LEAST_TILES, n)) for n in window_shape]
-    edges = [
+    rows, cols = (
         np.linspace(0, n, count + 1).astype(int).tolist()
         for n, count in zip(window_shape, counts, strict=True)
-    ]
+    )
+    return rows, cols
+
+
+def tiles_of(window_shape: Shape, tile: int) -> list[Tile]:
+    """Return the tiles of a window."""
+    return _between(*tile_edges(window_shape, tile))
+
+
+def tiles_within(within: Within, shape: Shape, tile: int) -> list[Tile]:
+    """Return the tiles of a whole that a window holds, in pixels of the window.
+
+    Parameters
+    ----------
+    within : Within
+        Where the window stands in the whole's; it begins and ends with tiles of that.
+    shape : (int, int)
+        The window's.
+    tile : int
+        Side of the tiles, in pixels.
+    """
+    axes = zip(tile_edges(within.shape, tile), within.origin, shape, strict=True)
+    return _between(*([e - start for e in line if 0 <= e - start <= n] for line, start, n in axes))
+
+
+def _between(rows: Sequence[int], cols: Sequence[int]) -> list[Tile]:
     return [
         (top, left, bottom - top, right - left)
-        for top, bottom in zip(edges[0], edges[0][1:], strict=False)
-        for left, right in zip(edges[1], edges[1][1:], strict=False)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(cols)
     ]
 
 
 def background_lines(
-    window_shape: Shape, degree: int | None
+    pair: Pair, degree: int | None
 ) -> tuple[tuple[FloatArray, FloatArray], AnyArray]:
     """Return a background's polynomials by row and by column, and which make every term."""
     degrees = [] if degree is None else list(zip(*terms_of(degree), strict=True))
-    rows, cols = (np.ascontiguousarray(values_of(n, degree or 0).T) for n in window_shape)
+    lines = lines_of(pair.within, pair.window.shape, degree or 0)
+    rows, cols = (np.ascontiguousarray(line.T) for line in lines)
     return (rows, cols), np.array(degrees, np.intp).reshape(-1, 2)
 
 
@@ -109,6 +145,7 @@ class _TilesJob:
     lines: tuple[FloatArray, FloatArray]
     degrees: AnyArray
     known: FloatArray | None
+    first: Shape
 
     # Another thread has not heard what the calling one ignores.
     @np.errstate(over="ignore", invalid="ignore")
@@ -174,8 +211,7 @@ class _TilesJob:
         if self.known is not None:
             return 0.0, 0.0
         row, col = _light(y, weights)
-        place = window.result_pixel(top, left)
-        return place[0] + row, place[1] + col
+        return self.first[0] + top + row, self.first[1] + left + col
 
     def _sum(self, tile: Tile, answers: FloatArray, gram: FloatArray, scratch: Scratch) -> None:
         """Write the products of the shifts of a whole tile, and with what they are to explain."""
@@ -254,13 +290,15 @@ def field_sums(
     degree: int | None,
     run: Run,
     places: FloatArray | None = None,
+    first: Shape | None = None,
 ) -> FieldSums:
     """Gather the equations of a field.
 
     Parameters
     ----------
     pair : Pair
-        Of images in memory.
+        Of images in memory. Where it is a part of a whole it begins and ends with tiles of that,
+        and all is counted in the whole: the sums of its parts add up to the whole's.
     kernel_shape : (int, int)
         ``(p, q)``, in pixels.
     frame : Frame
@@ -273,20 +311,23 @@ def field_sums(
         How. The answer is the same bit for bit.
     places : (tiles, 2) float64 array, optional
         Where tiles are taken to stand; at their light if None.
+    first : (int, int), optional
+        Row and column of the frame at which the window begins; those of the result if None.
 
     Raises
     ------
     ValueError
         If a pixel that is used is not finite.
     """
-    terms, tiles = frame.terms, tiles_of(pair.window.shape, tile)
-    lines, table = background_lines(pair.window.shape, degree)
+    terms, tiles = frame.terms, tiles_within(pair.within, pair.window.shape, tile)
+    lines, table = background_lines(pair, degree)
+    first = first or pair.window.result_origin
     m, mixtures = math.prod(kernel_shape) + len(table) + 1, terms * (terms + 1) // 2
     most = int(min(max(_HELD // (8 * mixtures * m * m), 2), 64))
     parts = shares(tiles, most)
     known = [None] * len(parts) if places is None else _alike(places, parts)
     jobs = [
-        _TilesJob(pair, kernel_shape, part, frame, lines, table, where)
+        _TilesJob(pair, kernel_shape, part, frame, lines, table, where, first)
         for part, where in zip(parts, known, strict=True)
     ]
     mixed, noise = np.zeros((mixtures, m, m)), np.zeros((mixtures, math.prod(kernel_shape)))

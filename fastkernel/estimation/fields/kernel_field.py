@@ -64,8 +64,8 @@ class KernelField:
         Pixels that were fitted.
     background : (d + 1, d + 1) float64 array or None
         As that of `KernelFit`; a constant is a matrix too.
-    used : bool array
-        Which pixels of the result were fitted, of its shape.
+    used : bool array or None
+        Which pixels of the result were fitted, of its shape; None for images on a cluster.
     boundary : str or None
         The border rule that was fitted with.
     ridge : float
@@ -87,7 +87,8 @@ class KernelField:
     condition_number: float
     n_pixels: int
     background: FloatArray | None
-    used: BoolArray
+    # Or None. Who fitted images in memory need not ask.
+    used: BoolArray | Any
     boundary: Boundary | None
     ridge: float
     factor: FloatArray
