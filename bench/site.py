@@ -23,8 +23,10 @@ import pdoc
 import pdoc.doc
 import pdoc.extract
 import pdoc.render
+from pygments.formatters import HtmlFormatter
 
 import fastkernel
+from fastkernel._typing import FloatArray
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pages by their name on the site, and the Markdown or the notebooks that they are made of.
@@ -73,6 +75,20 @@ CSS = """
 .pdoc th, .pdoc td { padding: 0.2rem 0.5rem !important; }
 .pdoc .signature { overflow-x: auto; }
 """
+# pdoc is light alone. Figures are drawn on white, and keep it.
+DARK = """
+:root { color-scheme: light dark; }
+@media (prefers-color-scheme: dark) {
+:root { --pdoc-background: #16181b; }
+.pdoc {
+    --text: #dfe2e5; --muted: #9aa2aa; --link: #7fb0f5; --link-hover: #a9cbff; --code: #1f2327;
+    --active: #4a4518; --accent: #23272b; --accent2: #495057; --nav-hover: rgba(255, 255, 255, 0.1);
+    --name: #7fb0f5; --def: #7ee787; --annotation: #56d4a4;
+}
+.pdoc main img { background: #fff; }
+%s
+}
+"""
 
 
 class _Written(str):
@@ -84,12 +100,19 @@ class _Written(str):
         return str(self)
 
 
+def _written(annotation: object) -> _Written | None:
+    """An annotation as the source has it, where that is known."""
+    if isinstance(annotation, str):
+        return _Written(annotation)
+    return _Written("FloatArray") if annotation == FloatArray else None
+
+
 def build(folder: Path) -> None:
     """Write the site into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as templates:
         Path(templates, "module.html.jinja2").write_text(TEMPLATE, encoding="utf-8")
-        Path(templates, "custom.css").write_text(CSS, encoding="utf-8")
+        Path(templates, "custom.css").write_text(CSS + DARK % _dark_code(), encoding="utf-8")
         version = f"fastkernel {fastkernel.__version__}"
         pdoc.render.configure(
             docformat="numpy", math=True, footer_text=version, template_directory=Path(templates)
@@ -100,13 +123,17 @@ def build(folder: Path) -> None:
         pdoc.render.env.globals.update(pages=pages, optional=optional, titles=TITLES)
         # pdoc prints what an annotation stands for, which for an image fills ten lines.
         evaluate = pdoc.doc.safe_eval_type
-        pdoc.doc.safe_eval_type = lambda text, *rest: (
-            _Written(text) if isinstance(text, str) else evaluate(text, *rest)
-        )
+        pdoc.doc.safe_eval_type = lambda noted, *rest: _written(noted) or evaluate(noted, *rest)
         try:
             _render(folder, optional)
         finally:
             pdoc.doc.safe_eval_type = evaluate
+
+
+def _dark_code() -> str:
+    """Colours of code on a dark ground, and none of that ground, which is pdoc's."""
+    styles = HtmlFormatter(style="github-dark").get_style_defs(".pdoc-code")
+    return "\n".join(line for line in styles.splitlines() if line.startswith(".pdoc-code ."))
 
 
 def _render(folder: Path, optional: list[str]) -> None:

@@ -3,8 +3,9 @@
 import argparse
 import os
 import shutil
+import textwrap
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastkernel import __version__
 from fastkernel.cli import values
@@ -26,7 +27,19 @@ class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size().columns
         narrow = columns < _NARROW
-        super().__init__(prog, max_help_position=6 if narrow else 24, width=max(columns - 2, 20))
+        self._columns = max(columns - 2, 20)
+        super().__init__(prog, max_help_position=6 if narrow else 24, width=self._columns)
+
+    def add_usage(self, usage: str | None, *rest: Any, **named: Any) -> None:
+        """Add the usage, which argparse leaves whole where it is told, broken at words."""
+        if usage is not None and usage is not argparse.SUPPRESS:
+            start = "usage: "
+            line = start + usage % {"prog": self._prog}
+            broken = textwrap.fill(
+                line, self._columns, subsequent_indent="  ", break_on_hyphens=False
+            )
+            usage = broken[len(start) :].replace("%", "%%")
+        super().add_usage(usage, *rest, **named)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -35,7 +35,9 @@ def painted(text: str, style: str, stream: TextIO) -> str:
 def complain(message: str) -> None:
     """Print the one line of an error; file names may hold anything, but no control character."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
-    print(painted("fastkernel: error:", "red", sys.stderr), line, file=sys.stderr)
+    start = "fastkernel: error:"
+    text = wrapped(f"{start} {line}", sys.stderr)
+    print(painted(start, "red", sys.stderr) + text[len(start) :], file=sys.stderr)
 
 
 def columns() -> int:

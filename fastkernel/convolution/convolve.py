@@ -69,6 +69,7 @@ def convolve(
     mode : {"full", "same", "valid"}, optional
         Outputs: all (m + p - 1, n + q - 1) that a tap can reach, the (m, n) under the centre tap
         ``((p - 1) // 2, (q - 1) // 2)``, or the (m - p + 1, n - q + 1) that need no border.
+        The default is that of scipy.signal, as is "zero" below.
     boundary : str, optional
         What stands beyond the frame: "zero", "circular", "replicate", "symmetric" (edge pixel
         repeated) or "mirror" (not repeated). Without effect in "valid". The names and numbers that
@@ -77,14 +78,16 @@ def convolve(
         How: tap by tap, by a column and a row of taps (a kernel of rank one only), by transforms
         of tiles, or whichever a model of their cost finds fastest.
     channel_axis : int, optional
-        The axis of a 3-dimensional image that holds channels, or images of a stack.
+        The axis of a 3-dimensional image that holds channels, or images of a stack. None for an
+        image of two dimensions: which axis is meant is never guessed.
     check_finite : bool, optional
         Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. By the
         others, "auto" among them, they spoil exactly those that the kernel reaches from them.
     out : array or store, optional
-        Where to write: of the shape and dtype that are returned, any layout, apart from ``image``.
-        Or, for two dimensions, what has shape, dtype and assignment to slices, such as a dataset
-        of Zarr or HDF5: its chunks are written once each, and ``image`` may be larger than memory.
+        Where to write; None makes a new array. Of the shape and dtype that are returned, any
+        layout, apart from ``image``. Or, for two dimensions, what has shape, dtype and assignment
+        to slices, such as a dataset of Zarr or HDF5: its chunks are written once each, and
+        ``image`` may be larger than memory.
     dtype : {"float32", "float64"}, optional
         Of the output and of the sums. None is float32 for a float32 image, else float64.
     fill_value : float, optional

@@ -112,7 +112,8 @@ def convolution_matrix(
         Rows ``m`` and columns ``n`` of the image, in pixels.
     mode, boundary, workers : as in `convolve`
     format : {"csr", "coo", "dense"}, optional
-        A SciPy sparse array, or a NumPy array.
+        A SciPy sparse array, or a NumPy array. Rows together, as "csr" has them, suit products
+        with images.
 
     Returns
     -------
@@ -201,7 +202,7 @@ def design_matrix(
     kernel_shape : (int, int) or int
         Rows ``p`` and columns ``q`` of the kernel, in pixels.
     mode, boundary, workers : as in `convolve`
-        But "valid" is the default.
+        But "valid" is the default: what least squares fits, since no border is guessed.
 
     Returns
     -------

@@ -68,10 +68,10 @@ def circshift(
         Rows down and columns to the right; negative, zero and beyond the size are fine. Where
         ``axis`` is given, an integer for each axis, or one for all.
     axis : int or sequence of int, optional
-        The axes to shift; the last two when None.
+        The axes to shift; the last two when None, an image's rows and columns.
     out : (..., rows, cols) array, optional
         Where to write, of the image's shape and dtype, in any byte order, and without a common
-        element.
+        element. None makes a new array.
     workers : int, optional
         Threads to use, every usable core when None. Small images take one.
 

@@ -129,36 +129,40 @@ def estimate_kernel(
         rim, if one does.
     background : {"constant", "auto"} or int, optional
         What the result has beside the convolution, for "lstsq": a constant, or a polynomial of
-        this total degree, 0 to 4. Every pair, or channel, has its own. "auto": none, a constant or
-        a polynomial up to degree 2, as far as it explains more than noise.
+        this total degree, 0 to 4; None for nothing, as filters add none. Every pair, or channel,
+        has its own. "auto": none, a constant or a polynomial up to degree 2, as far as it explains
+        more than noise.
     nonnegative : bool, optional
-        Whether no tap may be below 0.
+        Whether no tap may be below 0. By default they may, as those of sharpeners are.
     unit_sum : bool, optional
-        Whether the taps must have the sum 1.
+        Whether the taps must have the sum 1. By default brightness may change.
     symmetric : str, optional
         What the kernel equals itself under: "even" (half a turn), "rotation" (a quarter turn),
-        "left_right" and "up_down" (a mirror), "mirror" (both) or "square" (all of these).
+        "left_right" and "up_down" (a mirror), "mirror" (both) or "square" (all of these). None
+        asks for nothing.
     separable : bool, optional
-        Whether the kernel is a column times a row.
+        Whether the kernel is a column times a row, as few are.
     ridge : float, "gcv", ("smooth", float) or ("smooth", "gcv"), optional
         Penalty :math:`\lambda \ge 0`, in squared source units; chosen by generalised
-        cross-validation; or on second differences of the taps. 0 is plain least squares.
+        cross-validation; or on second differences of the taps. 0 is plain least squares, which
+        has no bias.
     basis : (p * q, b) array_like of real numbers, optional
         Columns, taps in C order, of which the kernel is a sum: see `basis.gaussian_polynomials`.
+        None leaves every tap free.
     offset : (int, int) or "auto", optional
         Rows and columns by which the result was moved down and to the right against the source,
-        beyond what the kernel does: what both have in common is fitted, without a border. "auto"
-        finds it, up to a quarter of the frame; a move by a pixel or two stays with a kernel that
-        can hold it.
+        beyond what the kernel does; None for not at all. What both have in common is fitted,
+        without a border. "auto" finds it, up to a quarter of the frame; a move by a pixel or two
+        stays with a kernel that can hold it.
     light : {"stored", "srgb", "auto"}, optional
         Whether levels were convolved as they are stored, or the linear light that they encode as
         sRGB (GIMP since 2.10, cameras): images of uint8, uint16, or floats from 0 to 1. "auto"
-        takes what leaves less.
+        takes what leaves less. "stored" is the default, since an array need not be sRGB.
     weights : (rows, cols) array_like of real numbers, optional
-        What every pixel of ``result`` counts, of its shape: inverse variances, up to a factor. 0
-        leaves a pixel out. "lad" weighs the deviations themselves. Of a sequence of images a
-        sequence; with ``channel_axis`` those of all channels, or of each. So are masks and
-        variances given.
+        What every pixel of ``result`` counts, of its shape: inverse variances, up to a factor; all
+        alike when None. 0 leaves a pixel out. "lad" weighs the deviations themselves. Of a sequence
+        of images a sequence; with ``channel_axis`` those of all channels, or of each. So are masks
+        and variances given.
     mask : (rows, cols) array_like of bool, optional
         Of ``result``'s shape: True where a pixel is bad, and left out. Whatever stands there has
         no say. Masks that the images carry (np.ma, astropy) are used as well.
@@ -173,45 +177,52 @@ def estimate_kernel(
         pixels at the ends of its range where that takes a third off the residual, which is where
         they were cut off; ``(None, None)`` for never.
     nan_policy : {"raise", "omit"}, optional
-        Whether what is not finite is an error, or masked.
+        Whether what is not finite is an error, so that none is overlooked, or masked.
     source_variance : float or (m, n) array_like, optional
-        Variance of the source's noise, in squared source units, for "lstsq". Noise in the source
-        makes taps too small; what it adds to the equations is taken off. Bare that would be wild,
-        so without ``ridge`` and ``basis`` it comes with ``ridge=("smooth", 0.05 * mean)``, halved
-        up to 7 times where that makes the expected error of the taps less.
+        Variance of the source's noise, in squared source units, for "lstsq"; None takes the
+        source for exact. Noise in the source makes taps too small; what it adds to the equations
+        is taken off. Bare that would be wild, so without ``ridge`` and ``basis`` it comes with
+        ``ridge=("smooth", 0.05 * mean)``, halved up to 7 times where that makes the expected error
+        of the taps less.
     sigma_clip : float, optional
         Leaves out pixels whose residual is more than so many standard deviations, and fits again,
-        until nothing changes; at least 1.5. `KernelFit.used` says what was kept. A wild pixel of
-        the source draws the kernel after it and does not stick out: mask it.
+        until nothing changes; at least 1.5. None leaves none out. `KernelFit.used` says what was
+        kept. A wild pixel of the source draws the kernel after it and does not stick out: mask it.
     errors : {"even", "robust"}, optional
         What error bars of "lstsq" rest on: noise that is alike in all pixels (by their weights)
-        and independent; or the residual as it is, uneven and alike in neighbours.
+        and independent; or the residual as it is, uneven and alike in neighbours, for which the
+        pixels are read once more.
     absolute_sigma : bool, optional
         Whether ``weights`` are inverse variances as they stand, from which alone error bars
-        follow; otherwise the residual gives their scale. Not with ``errors="robust"`` or
-        ``source_variance``.
+        follow; otherwise, as in SciPy's ``curve_fit``, the residual gives their scale, since most
+        weights are known up to a factor. Not with ``errors="robust"`` or ``source_variance``.
     step : float, optional
         Of a descent, in inverse squared source units; the largest safe one when None.
     num_iter : int, optional
-        Most iterations, of what iterates.
+        Most iterations, of what iterates. None for 5000 of a descent, 200 problems of "lad" and
+        500 of "richardson_lucy": most end before, by ``tol``.
     tol : float, optional
         Where iterations end; see `NormalEquations.solve` for descents. "lad": share of the total
-        deviation by which it may miss the least. "richardson_lucy": relative change of the taps.
+        deviation by which it may miss the least, 1e-12 when None. "richardson_lucy": relative
+        change of the taps, 1e-6 when None.
     acceleration : bool, optional
-        Whether "richardson_lucy" extrapolates its steps.
+        Whether "richardson_lucy" extrapolates its steps, which saves most of them.
     points : int, optional
         How many pixels the linear program of "lad" takes, those that tell the taps apart best.
+        None for 5000, or 20 a tap if that is more; all of them where it reweights.
     epsilon : float, optional
         The guard of "fft", in squared source units times pixels; 0 divides as it stands, None
         takes it from the noise.
     taper : float, optional
-        Fraction of the image, 0 to 0.5, over which "fft" fades each side to the mean.
+        Fraction of the image, 0 to 0.5, over which "fft" fades each side to the mean. None is 0,
+        since fading changes the images.
     normalize : {"max", "sum"}, optional
-        Whether "fft" divides the taps by the largest or by their sum.
+        Whether "fft" divides the taps by the largest or by their sum. None keeps their scale.
     cutoff : float, optional
-        Fraction of the largest tap below which taps of "fft" become 0.
+        Fraction of the largest tap below which taps of "fft" become 0. None keeps them all.
     channel_axis : int, optional
-        The axis of 3-dimensional images that holds channels, which share the kernel.
+        The axis of 3-dimensional images that holds channels, which share the kernel. None for
+        images of two dimensions: which axis is meant is never guessed.
     engine : {"auto", "integer", "float", "fft"}, optional
         How "lstsq" sums: by int16 loops (images of at most 8 bits), by float64 loops, by
         transforms of rows, or whichever a model of their cost finds fastest.

@@ -241,17 +241,19 @@ class KernelFit(Shown):
             The image, in source units.
         mode : {"valid", "same", "full"}, optional
             Which pixels to return: those that need none beyond the frame, as many as the source
-            has, or all that the source reaches.
+            has, or all that the source reaches. The first needs no guess of the border.
         boundary : str, optional
             What stands beyond the frame, but for ``mode="valid"``: "zero", "circular",
-            "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+            "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated). "zero" is
+            also the default of `convolve`.
         background : bool, optional
-            Whether to add the background; a fit without one adds nothing. A constant is added to
-            every pixel. A polynomial is that of the fitted pixels, so ``source`` must have the
-            shape of the source that was fitted; pixels that were not fitted, such as the rim of
-            "same" after a fit of "valid", extrapolate it.
+            Whether to add the background, as the result has it; a fit without one adds nothing. A
+            constant is added to every pixel. A polynomial is that of the fitted pixels, so
+            ``source`` must have the shape of the source that was fitted; pixels that were not
+            fitted, such as the rim of "same" after a fit of "valid", extrapolate it.
         pair : int, optional
             Whose background, where several pairs or channels have one each; see `background`.
+            None where there is one.
         workers : int, optional
             Threads to use, every usable core when None.
 

@@ -192,11 +192,12 @@ def inverse_filter(
     image, psf : as in `wiener`
     epsilon : float, optional
         Added to the transform of the PSF, or in its square to its power; in units of ``psf``'s
-        sum, at least 0.
+        sum, at least 0. The default only keeps divisors from 0: noise asks for more.
     boundary : {"circular", "symmetric", "edge_taper", "unknown"}, optional
-        What stands beyond the frame, as in `wiener`; "unknown" only when ``guarded``.
+        What stands beyond the frame, as in `wiener`; "unknown" only when ``guarded``. "circular"
+        is what a division of transforms assumes.
     guarded : bool, optional
-        Which division: see Notes.
+        Which division: see Notes. The default is the plain one, which undoes an exact blur.
     clip, channel_axis, dtype, workers, callback : as in `wiener`
 
     Returns
@@ -291,7 +292,7 @@ def wiener(
     clip : (float, float), optional
         Lowest and highest pixel of the answer, None where open. Nothing is clipped by default.
     channel_axis : int, optional
-        The axis of a 3-dimensional image that holds channels.
+        The axis of a 3-dimensional image that holds channels; None for two dimensions.
     dtype : {"float32", "float64"}, optional
         Of the answer and of the computation, for which ``image`` is rounded to it. None is
         float32 for a float32 image, else float64.

@@ -271,16 +271,17 @@ def richardson_lucy(
         Whether to extrapolate between iterations [3]_, which saves most of them.
     boundary : str, optional
         What stands beyond the frame. "unknown": an image that is restored with the rest, as far
-        as the PSF reaches, and not returned [4]_. Otherwise a border rule, as in `convolve`.
+        as the PSF reaches, and not returned [4]_, which rings least. Otherwise a border rule, as in
+        `convolve`.
     weights : (m, n) array_like of real numbers, optional
         How much a pixel counts, at least 0: 0 for a bad one, which may then hold anything. Of the
-        shape of a channel, or of ``image``.
+        shape of a channel, or of ``image``. All count alike when None.
     damping : float, optional
-        Strength of total variation's damping [5]_, 0 to below 1/4; about 0.002 to 0.02 for
-        noisy images.
+        Strength of total variation's damping [5]_, 0, for none, to below 1/4; about 0.002 to 0.02
+        for noisy images.
     tol : float, optional
         Stop when the step of an iteration is at most this share of the estimate's size (root
-        mean squares).
+        mean squares). None leaves the end to ``noise`` and ``num_iter``.
     noise : float, "auto", "poisson" or None, optional
         Stop at the first estimate whose blur fits the image as well as noise allows. A number is
         the noise's standard deviation, in units of ``image``: stop when the root mean square of

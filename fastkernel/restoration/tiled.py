@@ -66,14 +66,15 @@ def restore_tiled(
         ``tile_shape`` is a multiple of them or less.
     tile_shape : (int, int), optional
         Rows and columns of what is restored at a time. None for (1024, 1024), or what is next
-        below that in whole chunks of ``out``, or of ``image`` if ``out`` has none. Larger chunks
-        are parted evenly.
+        below that in whole chunks, which bounds memory, of ``out``, or of ``image`` if ``out`` has
+        none. Larger chunks are parted evenly.
     halo : (int, int), optional
         Rows and columns that are read, restored and left out on each side of a tile, where the
-        image has them. Two sides of the PSF, ``(2 * (p - 1), 2 * (q - 1))``, when None.
+        image has them. Two sides of the PSF, ``(2 * (p - 1), 2 * (q - 1))``, when None, beyond
+        which seams seldom show (see Notes).
     channel_axis : int, optional
         The axis of a 3-dimensional array or memory map that holds channels, restored one after
-        the other.
+        the other. None for two dimensions.
     dtype : {"float32", "float64"}, optional
         Of the answer and of the computation. None is float32 for a float32 image, else float64.
     callback : callable, optional

@@ -78,9 +78,9 @@ def test_help_is_readable_in_40_columns(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     assert main([command, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    usage = lines[0]
-    assert usage.startswith(f"usage: fastkernel {command}")
-    assert max(map(len, lines[2:])) <= 48  # an option and its value stay on one line
+    assert lines[0].startswith(f"usage: fastkernel {command}")
+    assert max(map(len, lines[: lines.index("")])) <= 40
+    assert max(map(len, lines)) <= 48  # an option and its value stay on one line
     assert np.mean([len(line) > 40 for line in lines]) < 0.05
 
 
@@ -106,6 +106,17 @@ def test_a_verdict_has_the_colour_of_its_belief(result, colour, terminal, monkey
 def test_an_error_is_red_on_a_terminal(terminal, capsys):
     assert main(["apply", "box:3", "none.png", "-o", "x.png"]) == 3
     assert capsys.readouterr().err.startswith("\x1b[1;31mfastkernel: error:\x1b[0m 'none.png'")
+
+
+def test_an_error_is_broken_at_words_for_a_terminal_alone(terminal, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    command = ["apply", "box:3", "none.png", "-o", "x.png"]
+    assert main(command) == 3
+    broken = ESCAPES.sub("", capsys.readouterr().err)
+    assert max(map(len, broken.splitlines())) <= 40
+    monkeypatch.setattr(streams.Stream, "isatty", lambda _: False)
+    assert main(command) == 3
+    assert capsys.readouterr().err == broken.replace("\n  ", " ")
 
 
 @BY_RUN

@@ -37,6 +37,9 @@ def test_every_public_name_is_on_it(built):
     # What a class has of a base that is not public, and types as the source names them.
     assert 'id="KernelFit.report"' in page
     assert "numpy._typing" not in page.partition('id="estimate_kernel"')[2]
+    shapes = (built / "fastkernel" / "psf.html").read_text(encoding="utf-8")
+    assert "FloatArray" in shapes
+    assert "numpy.ndarray" not in shapes.partition('id="gaussian"')[2].partition("View Source")[0]
     assert "View Source" in page
     assert "BORDER_REFLECT_101" in page  # the glossary
 
@@ -54,6 +57,15 @@ def test_the_front_page_is_the_readme(built):
     assert (built / "files" / "overview.png").is_file()
     assert all(f'href="{name}.html"' in page for name in site.PAGES)
     assert "bench:speed" not in page
+
+
+def test_it_is_dark_where_the_reader_is(built):
+    page = (built / "index.html").read_text(encoding="utf-8")
+    light, _, dark = page.replace(" ", "").partition("(prefers-color-scheme:dark)")
+    text = re.compile(r"--text:#(\w{2})")
+    assert int(text.search(light)[1], 16) < 64
+    assert int(text.search(dark)[1], 16) > 192
+    assert ".pdoc-code.k{color:" in dark
 
 
 def test_every_link_leads_somewhere(built):

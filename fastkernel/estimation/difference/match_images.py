@@ -127,20 +127,23 @@ def match_images(
         kernel on either side, as the widths of the images tell them: 11 to 31 pixels, and no more
         than half of the images.
     degree : int, optional
-        Of the polynomials of position that the taps are, 0 to 4.
+        Of the polynomials of position that the taps are, 0 to 4. With 2 a kernel can be sharpest
+        inside the frame; ``adapt_degree`` takes what the images ask for.
     background : int, "constant" or None, optional
-        Degree of the polynomial that is fitted beside the matched image, 0 to 4; None for none.
+        Degree of the polynomial that is fitted beside the matched image, 0 to 4; None for none. 2
+        follows a sky that slopes and bends.
     science_variance, reference_variance : float or (m, n) array_like, optional
         Of the noise of every pixel, in squared units of its image. Estimated when None; see Notes.
     science_mask, reference_mask : (m, n) array_like of bool, optional
-        True where a pixel is bad.
+        True where a pixel is bad; None where none is.
     saturation : "auto", (low, high) or None, optional
         Levels from which on pixels are saturated, of both images, as in `estimate_kernel`.
     direction : {"auto", "reference", "science"}, optional
         Which image is convolved; "auto" takes the sharper one.
     decorrelate : bool, optional
-        Whether to make the noise of the difference white, which the convolution correlates. Point
-        sources become a little sharper by it, and the variance of a pixel larger.
+        Whether to make the noise of the difference white, which the convolution correlates, by
+        default, since what detects sources takes noise for white. Point sources become a little
+        sharper by it, and the variance of a pixel larger.
     adapt_degree : bool, optional
         Whether to take a kernel that does not vary, or one degree more than ``degree``, where
         Akaike's criterion says that the images ask for it; ``field.degree`` tells.

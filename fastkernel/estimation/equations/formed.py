@@ -213,9 +213,9 @@ def normal_equations(
     background : {"constant"} or int, optional
         As in `estimate_kernel`; the equations are those of the kernel beside the best of them.
     within : ((int, int), (int, int)), optional
-        For a part of an image: where its first fitted pixel stands among those of the whole
-        image, and how many rows and columns of fitted pixels that has. The parts then share one
-        background, which is eliminated when they have been added up (see
+        For a part of an image, None for a whole one: where its first fitted pixel stands among
+        those of the whole image, and how many rows and columns of fitted pixels that has. The parts
+        then share one background, which is eliminated when they have been added up (see
         `NormalEquations.eliminate`), and a pixel that is not finite is named by its index in the
         whole, counted from the first fitted pixel.
 

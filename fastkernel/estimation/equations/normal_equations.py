@@ -309,46 +309,48 @@ class NormalEquations:
         Parameters
         ----------
         solver : {"auto", "minimum_norm", "gradient_descent", "fista"}, optional
-            "auto" is direct: Cholesky factorisation, an active set if ``nonnegative``,
-            alternating least squares if ``separable``. "minimum_norm" is for a source that does
-            not tell all taps apart: the shortest of the best kernels, by an eigendecomposition,
-            with its ``rank``. "gradient_descent" is the plain iteration from zero, "fista" the
-            accelerated one; both are projected where there are constraints.
+            "auto" is direct, exact and mostly the fastest: Cholesky factorisation, an active set if
+            ``nonnegative``, alternating least squares if ``separable``. "minimum_norm" is for a
+            source that does not tell all taps apart: the shortest of the best kernels, by an
+            eigendecomposition, with its ``rank``. "gradient_descent" is the plain iteration from
+            zero, "fista" the accelerated one; both are projected where there are constraints.
         ridge : float, "gcv", ("smooth", float) or ("smooth", "gcv"), optional
-            Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares.
+            Penalty :math:`\lambda \ge 0`, in squared source units. 0 is plain least squares, which
+            has no bias.
             "gcv" chooses it by generalised cross-validation of the fit without ``nonnegative``,
             ``unit_sum`` and ``separable``. "smooth" puts it on the second differences of the
             taps along rows and columns, zeros beyond the kernel, instead of on the taps.
         nonnegative : bool, optional
-            Whether no tap may be below 0.
+            Whether no tap may be below 0. By default they may, as those of sharpeners are.
         unit_sum : bool, optional
-            Whether the taps must have the sum 1. Both together make the simplex.
+            Whether the taps must have the sum 1; by default brightness may change. Both together
+            make the simplex.
         symmetric : str, optional
-            What the kernel equals itself under. Turns: "even", half a turn,
+            What the kernel equals itself under; None asks for nothing. Turns: "even", half a turn,
             ``k[i, j] == k[p - 1 - i, q - 1 - j]``; "rotation", a quarter turn, and so any,
             ``k[i, j] == k[j, p - 1 - i]`` with ``p == q``. Mirrors: "left_right",
             ``k[i, j] == k[i, q - 1 - j]``; "up_down", ``k[i, j] == k[p - 1 - i, j]``; "mirror",
             both; "square", both and the diagonal ``k[i, j] == k[j, i]``, with ``p == q``.
         basis : (p * q, b) array_like of real numbers, optional
-            Kernels of which the answer is a sum: one a column, taps in C order, of any scale,
-            such as `fastkernel.basis.gaussian_polynomials`. ``kernel.ravel() == basis @ c``, where
-            ``numpy.linalg.lstsq(basis, kernel.ravel())`` returns ``c``. All else is said of the
-            taps: ridges, the shortest kernel, standard errors. It goes with ``unit_sum`` and
-            every solver, but not with ``nonnegative``, ``symmetric`` and ``separable``. ``rank``
-            counts columns.
+            Kernels of which the answer is a sum; None leaves every tap free. One a column, taps in
+            C order, of any scale, such as `fastkernel.basis.gaussian_polynomials`.
+            ``kernel.ravel() == basis @ c``, where ``numpy.linalg.lstsq(basis, kernel.ravel())``
+            returns ``c``. All else is said of the taps: ridges, the shortest kernel, standard
+            errors. It goes with ``unit_sum`` and every solver, but not with ``nonnegative``,
+            ``symmetric`` and ``separable``. ``rank`` counts columns.
         separable : bool, optional
-            Whether the kernel is a column times a row. The best is sought from several starts,
-            each improved until the kernel changes by less than ``tol`` of its length; it may
-            still be a local minimum.
+            Whether the kernel is a column times a row, as few are. The best is sought from several
+            starts, each improved until the kernel changes by less than ``tol`` of its length; it
+            may still be a local minimum.
         step : float, optional
             Of a descent, in inverse squared source units. None for the inverse of the Gram's
             largest eigenvalue, which is safe.
         num_iter : int, optional
-            Most iterations; None for 5000.
+            Most iterations; None for 5000, which ends those that hardly converge.
         tol : float, optional
             A descent ends where the gradient (with constraints, the gradient mapping) is this
-            part of the moments, both as lengths. None for 1e-8, or for 0 where ``num_iter`` is
-            given: then all of them are taken.
+            part of the moments, both as lengths. None for 1e-8, the root of rounding, or for 0
+            where ``num_iter`` is given: then all of them are taken.
         callback : callable, optional
             Called as ``callback(done, total)`` with the iterations of solvers that take any; an
             exception stops the work.

@@ -182,20 +182,20 @@ def inverse_kernel(
         Rows ``p`` and columns ``q`` of the inverse, in pixels; one integer stands for both. May
         be smaller than the kernel's.
     method : {"lstsq", "matrix", "fft"}, optional
-        Least squares; a row of the pseudo-inverse of the filtering matrix; or division of
-        transforms. See the notes.
+        Least squares, than which no kernel of that shape leaves less; a row of the pseudo-inverse
+        of the filtering matrix; or division of transforms. See the notes.
     solver : {"auto", "cholesky", "conjugate_gradients", "gradient_descent", "fista"}, optional
         For ``method="lstsq"``. "auto" factorises the normal equations of up to 1024 taps, where
         rounding allows, and iterates by conjugate gradients otherwise.
     ridge : float, optional
         Penalty :math:`\lambda \ge 0` on large taps, in squared units of the kernel. It trades
-        ``residual`` for ``noise_gain``.
+        ``residual`` for ``noise_gain``; 0 leaves the least residual.
     delay : (int, int), optional
         Row and column of the 1 in the full convolution, whose shape is (m + p - 1, n + q - 1).
         None looks for the best; see the notes.
     step : float, optional
         Of "gradient_descent" and "fista", in 1 over squared units of the kernel. None is the
-        inverse of the largest eigenvalue.
+        inverse of the largest eigenvalue, which is safe.
     num_iter : int, optional
         Most iterations; None for 1000 of conjugate gradients and 5000 of a descent.
     tol : float, optional
@@ -205,6 +205,7 @@ def inverse_kernel(
     boundary : str, optional
         For ``method="matrix"``, what the filtering took to stand beyond the frame: "zero",
         "circular", "replicate", "symmetric" (edge pixel repeated) or "mirror" (not repeated).
+        The default is that of `convolution_matrix`.
     workers : int, optional
         Threads to use, every usable core when None. The answer is the same bit for bit.
     callback : callable, optional

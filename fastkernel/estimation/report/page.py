@@ -58,6 +58,7 @@ td small { display: block; color: var(--faint); font-size: .8rem; }
 td.centre { outline: 2px solid var(--faint); outline-offset: -2px; }
 .note { color: var(--faint); font-size: .875rem; }
 footer { margin-top: 2.5rem; color: var(--faint); font-size: .875rem; }
+@media (max-width: 30rem) { td { padding: .2rem; font-size: .8rem } td small { font-size: .7rem } }
 @media print { body { max-width: none; } figure, .verdict { break-inside: avoid; } }
 """
 

@@ -191,9 +191,10 @@ def estimate_kernels(
         Rows ``p`` and columns ``q`` of the kernels, in pixels.
     centres : (n, 2) array_like of int, optional
         Row and column, in ``results``, of the middle pixel (the earlier of two) of every stamp.
+        None for stacks of pairs as they stand.
     stamp_shape : (int, int) or int, optional
         Rows and columns of the result pixels that a stamp fits; what the kernel needs around them
-        is taken from ``sources``.
+        is taken from ``sources``. It goes with ``centres``.
     boundary, background, nonnegative, unit_sum, ridge : optional
         As in `estimate_kernel`, for every pair.
     workers : int, optional
