@@ -94,10 +94,9 @@ class _StackJob:
         finite &= np.isfinite(np.einsum("nii->ni", grams[:, :taps, :taps])).all(axis=1)
         known = part.condition < 1 / (m * _EPS)
         checks = ((there, BEYOND), (finite, NOT_FINITE), (known, SINGULAR))
-        reasons = [
-            next((reason for good, reason in checks if not good[i]), part.reasons[i])
-            for i in range(n)
-        ]
+        reasons = part.reasons
+        for i in np.flatnonzero(~(there & finite & known)).tolist():
+            reasons[i] = next(reason for good, reason in checks if not good[i])
         return part._replace(reasons=reasons)
 
     def _solved(self, grams: FloatArray, scratch: Scratch) -> _Part:
