@@ -15,6 +15,20 @@ def rng():
     return np.random.default_rng(20261121)
 
 
+@pytest.fixture(autouse=True)
+def scratch_holds_nan(monkeypatch):
+    """Threads keep their scratch, and what an image with NaN left there must reach no other."""
+    from fastkernel._machine.tiles import Scratch
+
+    def array(self, name, shape, dtype=np.float64, *, plain=Scratch.array):
+        found = plain(self, name, shape, dtype)
+        if found.dtype.kind in "fc":
+            found.fill(np.nan)
+        return found
+
+    monkeypatch.setattr(Scratch, "array", array)
+
+
 @pytest.fixture
 def hears_ctrl_c():
     """Ctrl-C is heard here and by children: what a script starts with ``&`` is born deaf to it."""

@@ -83,8 +83,8 @@ def as_image(value: Any, name: str, ndim: int = 2, *, lazy: bool = False) -> Any
     return image
 
 
-def float_dtype(image: AnyArray) -> np.dtype[Any]:
-    """Return the dtype to compute an image in: float32 stays, all else becomes float64."""
+def float_dtype(image: Any) -> np.dtype[Any]:
+    """Return the dtype to compute what has a dtype in: float32 stays, all else becomes float64."""
     return np.dtype(np.float32 if image.dtype.type is np.float32 else np.float64)
 
 
@@ -188,6 +188,11 @@ def as_float_dtype(value: Any) -> np.dtype[Any]:
         msg = f"dtype must be float32 or float64, got {value!r}"
         raise TypeError(msg)
     return dtype
+
+
+def as_output_dtype(value: Any, image: Any) -> np.dtype[Any]:
+    """Return ``value`` as `as_float_dtype` does; for None, the dtype to compute an image in."""
+    return float_dtype(image) if value is None else as_float_dtype(value)
 
 
 def as_out(value: Any, shape: tuple[int, ...], dtype: DTypeLike, **inputs: AnyArray) -> AnyArray:

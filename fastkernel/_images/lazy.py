@@ -135,7 +135,8 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
     if not all(index.size for index in needed):
         return out
     rows, cols = (runs(index) for index in needed)
-    found = np.block([[image[r0:r1, c0:c1] for c0, c1 in cols] for r0, r1 in rows])
+    parts = [[image[r0:r1, c0:c1] for c0, c1 in cols] for r0, r1 in rows]
+    found = parts[0][0] if len(rows) == len(cols) == 1 else np.block(parts)
     # Where the part is the image's own, it is what was read.
     if all(np.array_equal(place, index) for place, index in zip(places, needed, strict=True)):
         return found

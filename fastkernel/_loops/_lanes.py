@@ -3,6 +3,8 @@
 Small problems side by side fill whole vectors, where each by itself has loops too short for them.
 Arrays of lanes are C-ordered float64, the last axis as long as `LANES`; their rows are counted
 through all other axes. With the compiler off, a vector is a NumPy array.
+
+Numba's cache does not notice a change to this file: remove it after one.
 """
 
 import operator

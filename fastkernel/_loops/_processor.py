@@ -9,22 +9,12 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
-
-def _register_bytes() -> int:
-    features = binding.get_host_cpu_features()
-    return next((size for name, size in (("avx512f", 64), ("avx", 32)) if features.get(name)), 16)
-
-
-VECTOR_BYTES = _register_bytes()
-
-
-def _registers() -> int:
-    features = binding.get_host_cpu_features()
-    return 16 if features.get("sse2") and not features.get("avx512f") else 32
-
+_FEATURES = binding.get_host_cpu_features()
+_WIDTHS = {"avx512f": 64, "avx": 32}
+VECTOR_BYTES = next((size for name, size in _WIDTHS.items() if _FEATURES.get(name)), 16)
 
 # Vectors that stay in registers.
-REGISTERS = _registers()
+REGISTERS = 16 if _FEATURES.get("sse2") and not _FEATURES.get("avx512f") else 32
 
 _LINE_BYTES = 64
 

@@ -1,6 +1,7 @@
 """Assembly of a Gram matrix from its base entries and the products of the image's rim.
 
-Only float64 arrays in C order. Whole numbers stay exact below 2**53.
+Arrays are float64 and in C order, but for the pixels of `slide_products`. Whole numbers stay
+exact below 2**53.
 """
 
 from numba.extending import register_jitable

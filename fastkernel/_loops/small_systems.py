@@ -1,6 +1,7 @@
 """Many small systems of normal equations, gathered and solved one after the other.
 
-A loop checks nothing, allocates no result, starts no thread and calls only this file.
+A loop checks nothing, allocates no result, starts no thread and calls only this file and the
+vectors of `_lanes`.
 """
 
 import numpy as np

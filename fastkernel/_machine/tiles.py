@@ -210,12 +210,20 @@ class Scratch:
         self._arrays: dict[tuple[str, np.dtype[Any]], AnyArray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> AnyArray:
-        """Return an array of ``shape`` with finite, otherwise arbitrary content."""
+        """Return an array of ``shape`` with arbitrary content, of a bad image maybe NaN."""
         key, size = (name, np.dtype(dtype)), math.prod(shape)
         found = self._arrays.get(key)
         if found is None or found.size < size:
             found = self._arrays[key] = aligned_zeros(size, key[1])
         return found[:size].reshape(shape)
+
+    def rows(
+        self, name: str, shape: tuple[int, ...], cols: int, dtype: DTypeLike = np.float64
+    ) -> AnyArray:
+        """Return rows for ``cols`` pixels, arbitrary there and zero beyond, where vectors reach."""
+        found = self.array(name, shape, dtype)
+        found[..., cols:] = 0
+        return found
 
 
 _own = threading.local()

@@ -1,6 +1,7 @@
 """``fastkernel apply``: image files convolved with a kernel."""
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def run(options: argparse.Namespace) -> None:
         notes.append(f"background: {found.background:.4g}, found beside the kernel, is added")
 
     def blurred(image: AnyArray, channel_axis: int | None) -> AnyArray:
-        voice.detail(f"engine: {_engine(image, kernel)}")
+        if options.verbose:
+            voice.detail(f"engine: {_engine(image, kernel)}")
         made = convolve(
             image,
             kernel,
@@ -40,10 +42,11 @@ def run(options: argparse.Namespace) -> None:
 
 def _engine(image: AnyArray, kernel: AnyArray) -> str:
     """Return how an image is convolved, by the model of what that costs."""
-    from fastkernel.convolution.convolution_cost import engine_times
+    from fastkernel._images.checks import float_dtype
+    from fastkernel.convolution.convolution_engines import Correlation
+    from fastkernel.convolution.convolve import as_request
 
-    itemsize = 4 if image.dtype == np.float32 else 8
-    times = dict(engine_times(image.shape[:2], kernel.shape, itemsize))
-    if np.linalg.matrix_rank(kernel) > 1:
-        times.pop("separable")
-    return min(times, key=times.__getitem__)
+    asked: Any = "same", "zero", "auto", 0.0
+    (m, n), dtype = image.shape[:2], float_dtype(image)
+    request = as_request(kernel, (m, n), dtype, *asked, flipped=True)
+    return Correlation([], request.taps, request.window).chosen("auto")

@@ -206,7 +206,8 @@ class Correlation:
         """Return the image under a tile, in rows as the loops need them."""
         (p, q), (height, width) = self.kernel_shape, tile[2:]
         cols = width + q - 1
-        x = scratch.array("x", (height + p - 1, stencil.row_length(cols, self.dtype)), self.dtype)
+        shape = height + p - 1, stencil.row_length(cols, self.dtype)
+        x = scratch.rows("x", shape, cols, self.dtype)
         self._load(plane, tile, x[:, :cols])
         return x
 
@@ -441,6 +442,7 @@ class TilePair:
         """Return what `correlate` takes for taps."""
         (m, n), (p, q) = self._lengths, taps.shape
         arrays = self.arrays(Scratch())
+        arrays.pair.fill(0)
         # A correlation is a convolution with the taps turned around the first one.
         turned = -np.arange(p)[:, None], (-np.arange(q)) % n
         arrays.pair[0][turned] = taps / self._dtype.type(m * n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -17,12 +17,11 @@ from fastkernel._images.checks import (
     as_channels,
     as_choice,
     as_flag,
-    as_float_dtype,
     as_image,
     as_number,
+    as_output_dtype,
     as_target,
     as_workers,
-    float_dtype,
     refuse_larger_kernel,
     refuse_non_finite,
 )
@@ -83,6 +82,7 @@ def convolve(
     check_finite : bool, optional
         Whether "fft" refuses NaN and infinity, which there spoil the outputs of two tiles. By the
         others, "auto" among them, they spoil exactly those that the kernel reaches from them.
+        A Dask array is always looked at.
     out : array or store, optional
         Where to write; None makes a new array. Of the shape and dtype that are returned, any
         layout, apart from ``image``. Or, for two dimensions, what has shape, dtype and assignment
@@ -215,25 +215,18 @@ def _filtered(
     if is_dask(image) and channel_axis is None and not isinstance(out, np.ndarray):
         from fastkernel.dask.convolve import filtered
 
-        there = method, dtype, fill_value, out, True, workers or 1
+        there = method, dtype, fill_value, out, True, 1 if workers is None else workers
         found: AnyArray = filtered(image, kernel, mode, boundary, *there, flipped=flipped)
         return found
     ndim = 2 if channel_axis is None else 3
     given = as_image(image, "image", ndim, lazy=channel_axis is None)
-    given_kernel = as_image(kernel, "kernel")
-    mode, rule = as_choice(mode, "mode", MODES), as_boundary(boundary)
-    engine = as_choice(method, "method", ("auto", *ENGINES))
     finite, threads = as_flag(check_finite, "check_finite"), as_workers(workers)
     channels = [given] if channel_axis is None else list(as_channels(given, channel_axis))
-    (m, n), (p, q) = channels[0].shape, given_kernel.shape
-    if mode == "valid":
-        refuse_larger_kernel("kernel", (p, q), (m, n))
-    computed = float_dtype(given) if dtype is None else as_float_dtype(dtype)
-    window = replace(
-        window_of_mode(mode, (m, n), (p, q), rule, flipped=flipped),
-        fill_value=as_fill_value(fill_value, rule, computed),
+    computed = as_output_dtype(dtype, given)
+    (m, n), asked = channels[0].shape, (mode, boundary, method, fill_value)
+    given_kernel, taps, window, engine = as_request(
+        kernel, (m, n), computed, *asked, flipped=flipped
     )
-    taps = as_taps(given_kernel, computed, flipped=flipped)
     found_shape: tuple[int, ...] = window.shape
     if channel_axis is not None:
         found_shape = tuple(np.insert(window.shape, channel_axis % 3, len(channels)).tolist())
@@ -245,9 +238,7 @@ def _filtered(
     outs = [found] if channel_axis is None else np.moveaxis(found, channel_axis, 0)
     planes = [] if by_blocks else [Plane(x, y) for x, y in zip(channels, outs, strict=True)]
     work = Correlation(planes, taps, window)
-    if engine == "separable" and work.factors is None:
-        msg = "kernel must be of rank one for method='separable'; use 'auto'"
-        raise ValueError(msg)
+    refuse_inseparable(work, engine)
     options = engine, finite and engine != "auto", threads
     if by_blocks:
         _run_by_blocks(work, given, found, *options)
@@ -343,7 +334,61 @@ def _spoil(work: Correlation, workers: int) -> None:
         plane.out[lost] = np.nan
 
 
-def as_fill_value(value: Any, rule: Boundary, dtype: np.dtype[Any]) -> float:
+class Request(NamedTuple):
+    """What a convolution of an image is asked for.
+
+    Attributes
+    ----------
+    kernel : (p, q) array
+        As it was given.
+    taps : (p, q) array
+        Those of the correlation, of the output's dtype.
+    window : Window
+        The outputs, and what they are made of.
+    engine : {"auto", "direct", "separable", "fft"}
+        How.
+    """
+
+    kernel: AnyArray
+    taps: AnyArray
+    window: Window
+    engine: ConvolutionMethod
+
+
+def as_request(
+    kernel: ArrayLike,
+    image_shape: Shape,
+    dtype: np.dtype[Any],
+    mode: Mode,
+    boundary: Border,
+    method: ConvolutionMethod,
+    fill_value: float,
+    *,
+    flipped: bool,
+) -> Request:
+    """Check the arguments of a convolution that do not depend on where its image is."""
+    given = as_image(kernel, "kernel")
+    mode, rule = as_choice(mode, "mode", MODES), as_boundary(boundary)
+    engine: Any = as_choice(method, "method", ("auto", *ENGINES))
+    p, q = given.shape
+    if mode == "valid":
+        refuse_larger_kernel("kernel", (p, q), image_shape)
+    window = replace(
+        window_of_mode(mode, image_shape, (p, q), rule, flipped=flipped),
+        fill_value=_as_fill_value(fill_value, rule, dtype),
+    )
+    taps = as_taps(given, dtype, flipped=flipped)
+    return Request(given, taps, window, engine)
+
+
+def refuse_inseparable(work: Correlation, engine: ConvolutionMethod) -> None:
+    """Raise if a kernel has no factors, which were asked for."""
+    if engine == "separable" and work.factors is None:
+        msg = "kernel must be of rank one for method='separable'; use 'auto'"
+        raise ValueError(msg)
+
+
+def _as_fill_value(value: Any, rule: Boundary, dtype: np.dtype[Any]) -> float:
     """Return what stands beyond the frame, finite in ``dtype``."""
     fill = as_number(value, "fill_value")
     if fill != 0 and rule != "zero":

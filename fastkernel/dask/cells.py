@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from fastkernel._images.borders import OUTSIDE, source_index
+from fastkernel._images.lazy import runs
 from fastkernel._typing import Boundary, Shape
 
 # Row, column, height and width in pixels of the window.
@@ -164,15 +165,13 @@ def spans(start: int, stop: int, edges: Sequence[int], boundary: Boundary) -> li
     [Span(chunk=0, start=0, stop=3), Span(chunk=1, start=6, stop=8)]
     """
     length = edges[-1]
-    runs = [(max(start, 0), min(stop, length))]
+    needed = [(max(start, 0), min(stop, length))]
     for first, last in ((start, min(stop, 0)), (max(start, length), stop)):
         if first < last:
             index = source_index(first, last, length, boundary)
-            index = np.unique(index[index != OUTSIDE])
-            parts = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
-            runs += [(int(part[0]), int(part[-1]) + 1) for part in parts if part.size]
+            needed += runs(np.unique(index[index != OUTSIDE]))
     found: dict[int, Span] = {}
-    for first, last in runs:
+    for first, last in needed:
         if first >= last:
             continue
         number = int(np.searchsorted(edges, first, side="right")) - 1

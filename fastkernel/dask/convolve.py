@@ -10,24 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastkernel._images.checks import (
-    as_boundary,
-    as_choice,
     as_flag,
-    as_float_dtype,
-    as_image,
+    as_output_dtype,
     as_workers,
-    float_dtype,
-    refuse_larger_kernel,
 )
-from fastkernel._images.windows import MODES, Window, centre, window_of_mode
+from fastkernel._images.windows import Window, centre
 from fastkernel._typing import AnyArray, Border, ConvolutionMethod, Mode
-from fastkernel.convolution.convolution_cost import ENGINES
 from fastkernel.convolution.convolution_engines import Correlation
-from fastkernel.convolution.convolve import as_fill_value, as_taps
+from fastkernel.convolution.convolve import as_request, refuse_inseparable
 from fastkernel.convolution.convolve import convolve as convolve_here
 from fastkernel.convolution.convolve import correlate as correlate_here
 from fastkernel.dask.cells import Rect
-from fastkernel.dask.inputs import as_image as as_cluster_image
+from fastkernel.dask.inputs import as_image
 from fastkernel.dask.output import output_of
 from fastkernel.dask.reading import Part, Reading, View, beyond
 
@@ -167,26 +161,18 @@ def filtered(
     flipped: bool,
 ) -> Any:
     """Check the arguments of `convolve` and `correlate`, and write the tasks."""
-    given = as_cluster_image(image, "image")
-    taps = as_image(kernel, "kernel")
-    mode, rule = as_choice(mode, "mode", MODES), as_boundary(boundary)
-    engine = as_choice(method, "method", ("auto", *ENGINES))
-    now, kernel_shape = as_flag(compute, "compute"), (taps.shape[0], taps.shape[1])
-    if mode == "valid":
-        refuse_larger_kernel("kernel", kernel_shape, given.shape)
-    computed = float_dtype(np.empty(0, given.dtype)) if dtype is None else as_float_dtype(dtype)
-    fill = as_fill_value(fill_value, rule, computed)
-    window = window_of_mode(mode, given.shape, kernel_shape, rule, flipped=flipped)
-    whole = Correlation([], as_taps(taps, computed, flipped=flipped), window)
-    if engine == "separable" and whole.factors is None:
-        msg = "kernel must be of rank one for method='separable'; use 'auto'"
-        raise ValueError(msg)
-    how_to: Any = whole.chosen(engine), engine == "auto", fill, as_workers(workers), flipped
-    work = _Filtering(taps, window, computed, *how_to)
-    margin = kernel_shape[0] - 1, kernel_shape[1] - 1
+    given, now = as_image(image, "image"), as_flag(compute, "compute")
+    computed, asked = as_output_dtype(dtype, given), (mode, boundary, method, fill_value)
+    request = as_request(kernel, given.shape, computed, *asked, flipped=flipped)
+    window, engine = request.window, request.engine
+    whole = Correlation([], request.taps, window)
+    refuse_inseparable(whole, engine)
+    how_to: Any = whole.chosen(engine), engine == "auto", as_workers(workers), flipped
+    work = _Filtering(request.kernel, window, computed, *how_to)
+    margin = whole.kernel_shape[0] - 1, whole.kernel_shape[1] - 1
     what = "image", given.shape, given.dtype, given.store
     how = Reading(*what, window.source_origin, margin, window.boundary)
-    rim = centre(kernel_shape)
+    rim = centre(whole.kernel_shape)
     if flipped:
         rim = margin[0] - rim[0], margin[1] - rim[1]
     # Where an output's centre tap stands, the image's chunks say which it belongs to.
@@ -212,8 +198,6 @@ class _Filtering:
         The one for all cells.
     auto : bool
         Whether it was chosen, and not asked for.
-    fill_value : float
-        What stands beyond the frame in place of zeros.
     workers : int
         Threads to use.
     flipped : bool
@@ -225,7 +209,6 @@ class _Filtering:
     dtype: np.dtype[Any]
     engine: ConvolutionMethod
     auto: bool
-    fill_value: float
     workers: int
     flipped: bool
 
@@ -233,11 +216,12 @@ class _Filtering:
         (rect,) = parts
         part = views[0].read(rect)
         part.refuse_masked("fill it, as dask.array.ma.filled does")
-        pixels, outside = part.pixels, beyond(part) if self.fill_value else None
+        fill = self.window.fill_value
+        pixels, outside = part.pixels, beyond(part) if fill else None
         if outside is not None:
             with np.errstate(over="ignore"):
                 pixels = pixels.astype(self.dtype)
-            pixels[outside] = self.fill_value
+            pixels[outside] = fill
         run = convolve_here if self.flipped else correlate_here
         options: Any = {"dtype": self.dtype, "workers": self.workers}
         try:

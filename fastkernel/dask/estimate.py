@@ -30,16 +30,15 @@ from fastkernel.dask.pairs import ClusterPair, as_pair
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.normal_equations import NormalEquations
 from fastkernel.estimation.fit import KernelFit
+from fastkernel.estimation.methods.lstsq import (
+    CUT_OFF,
+    MAX_REFINEMENTS,
+    ROUNDED,
+    rounding_shows,
+)
 from fastkernel.estimation.solvers.options import SolverOptions
 
 _EPS = float(np.finfo(np.float64).eps)
-
-# Share of the taps' size that rounding may reach before the pixels are read again, and how often.
-_ROUNDING_ALLOWED, _MAX_REFINEMENTS = 1e-11, 3
-
-# Root mean square, in levels, that rounding alone may leave; and the part of a residual that is
-# left without pixels at the ends of their range, from which down they are taken for cut off.
-_ROUNDED, _CUT_OFF = 0.32, 2 / 3
 
 # What is only done where the pixels are at hand.
 INSTEAD = "crop the images to one machine's memory and use fastkernel"
@@ -175,14 +174,14 @@ def _without_clipped(
 ) -> KernelFit:
     """Leave out what the ends of an integer range cut off, where the fit shows that they did."""
     energy, weight = _energy(fit)
-    if not at_ends or 2 * at_ends > fit.n_pixels or energy <= _ROUNDED**2 * weight:
+    if not at_ends or 2 * at_ends > fit.n_pixels or energy <= ROUNDED**2 * weight:
         return fit
     try:
         some = counted_of(pair, way, between_ends=True).compute().equations
         without = solve(some)
     except SingularFitError:
         return fit
-    return without if _spread(without) <= _CUT_OFF * _spread(fit) else fit
+    return without if _spread(without) <= CUT_OFF * _spread(fit) else fit
 
 
 def _energy(fit: KernelFit) -> tuple[float, float]:
@@ -198,21 +197,17 @@ def _spread(fit: KernelFit) -> float:
 
 def _rounding_shows(fit: KernelFit, pair: ClusterPair) -> bool:
     """Tell whether the data are fine enough to see the rounding of the equations."""
-    whole, dtype = fit.equations, pair.result.dtype
-    plain = fit._factor is not None and fit.ridge == 0 and dtype.kind == "f"
-    if not plain or not isinstance(whole, NormalEquations):
+    whole = fit.equations
+    if fit._factor is None or fit.ridge != 0 or not isinstance(whole, NormalEquations):
         return False
-    resolution = float(np.finfo(dtype).eps)
-    hidden = fit.residual_rms**2 * whole.total_weight <= 1.01 * whole.hidden_energy
-    return fit.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
-        hidden and resolution <= _EPS
-    )
+    energy, hidden = _energy(fit)[0], whole.hidden_energy
+    return rounding_shows(fit.condition_number, energy, hidden, [pair.result.dtype])
 
 
 def _refined(fit: KernelFit, equations: NormalEquations, pair: ClusterPair, way: Way) -> KernelFit:
     """Correct the taps by what they leave of the pixels until the corrections stop shrinking."""
     last = np.inf
-    for _ in range(_MAX_REFINEMENTS):
+    for _ in range(MAX_REFINEMENTS):
         left = residual_of(pair, way, fit.kernel, fit.background).compute()
         better = equations.refine(fit, left)
         size = float(np.abs(better.kernel - fit.kernel).max())

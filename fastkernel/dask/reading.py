@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
 from fastkernel._images.borders import OUTSIDE, source_index
-from fastkernel._images.lazy import LazyImage
+from fastkernel._images.lazy import LazyImage, read
 from fastkernel._typing import AnyArray, BoolArray, Boundary, Shape
 from fastkernel.dask.cells import Rect
 
@@ -148,47 +148,6 @@ class View:
             for start, n, length in zip(origin, shape, how.shape, strict=True)
         )
         return Part(pixels, bad, (rows, cols))
-
-
-def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> AnyArray:
-    """Return a part of the endless image: what lies inside the frame, and the strips around it."""
-    rows, cols = (
-        list(_strips(start, start + n, length, boundary))
-        for start, n, length in zip(origin, shape, image.shape, strict=True)
-    )
-    inside = origin, (origin[0] + shape[0], origin[1] + shape[1])
-    if all(a >= 0 and b <= n for a, b, n in zip(*inside, image.shape, strict=True)):
-        return image[slice(*rows[0].read), slice(*cols[0].read)]
-    out = np.zeros(shape, image.dtype)
-    for row in rows:
-        for col in cols:
-            pixels = image[slice(*row.read), slice(*col.read)]
-            if row.order is not None:
-                pixels = pixels[row.order]
-            if col.order is not None:
-                pixels = pixels[:, col.order]
-            out[slice(*row.place), slice(*col.place)] = pixels
-    return out
-
-
-class _Strip(NamedTuple):
-    """Consecutive places along a line, the pixels to read for them, and which stands where."""
-
-    place: Shape
-    read: Shape
-    order: AnyArray | None
-
-
-def _strips(start: int, stop: int, length: int, boundary: Boundary) -> Iterator[_Strip]:
-    """Yield what of a line lies before, inside and after the frame, but for zeros."""
-    inner = max(start, 0), min(stop, length)
-    if inner[0] < inner[1]:
-        yield _Strip((inner[0] - start, inner[1] - start), inner, None)
-    for first, last in ((start, min(stop, 0)), (max(start, length), stop)):
-        if first < last and boundary != "zero":
-            index = source_index(first, last, length, boundary)
-            low, high = int(index.min()), int(index.max()) + 1
-            yield _Strip((first - start, last - start), (low, high), index - low)
 
 
 def opened(store: Any) -> Any:

@@ -241,7 +241,7 @@ def _restored(
         what = each.name, each.shape, each.dtype, each.store
         how = Reading(*what, (-above, -left), (2 * above, 2 * left), around)
         readings.append((how, each))
-    dtype = float_dtype(np.empty(0, image.dtype))
+    dtype = float_dtype(image)
     now = as_flag(compute, "compute")
     return output_of(function, value, readings, work, dtype, (0, 0), image.shape, out, now)
 

@@ -8,8 +8,8 @@ from numpy.typing import DTypeLike
 
 from fastkernel._images.checks import (
     as_boundary,
-    as_float_dtype,
     as_image,
+    as_output_dtype,
     float_dtype,
     refuse_non_finite,
 )
@@ -128,7 +128,7 @@ def computed_in(image: AnyArray, dtype: DTypeLike | None, origin: Shape | None =
 
     ``origin`` is added to the index of a pixel that overflows.
     """
-    asked = float_dtype(image) if dtype is None else as_float_dtype(dtype)
+    asked = as_output_dtype(dtype, image)
     if asked == float_dtype(image):
         return image
     with np.errstate(over="ignore"):

@@ -271,8 +271,7 @@ def richardson_lucy(
         Whether to extrapolate between iterations [3]_, which saves most of them.
     boundary : str, optional
         What stands beyond the frame. "unknown": an image that is restored with the rest, as far
-        as the PSF reaches, and not returned [4]_, which rings least. Otherwise a border rule, as in
-        `convolve`.
+        as the PSF reaches, and not returned [4]_. Otherwise a border rule, as in `convolve`.
     weights : (m, n) array_like of real numbers, optional
         How much a pixel counts, at least 0: 0 for a bad one, which may then hold anything. Of the
         shape of a channel, or of ``image``. All count alike when None.

@@ -14,11 +14,10 @@ from fastkernel._images.blocks import blocks_of_tiles, chunks_beneath, surrounde
 from fastkernel._images.checks import (
     as_callback,
     as_channels,
-    as_float_dtype,
     as_image,
+    as_output_dtype,
     as_shape,
     as_target,
-    float_dtype,
     refuse_non_finite,
 )
 from fastkernel._machine.tiles import Tile, Tiles
@@ -140,7 +139,7 @@ def restore_tiled(
     given = as_image(image, "image", 2 if channel_axis is None else 3, lazy=channel_axis is None)
     planes = [given] if channel_axis is None else list(as_channels(given, channel_axis))
     m, n = planes[0].shape
-    computed = float_dtype(given) if dtype is None else as_float_dtype(dtype)
+    computed = as_output_dtype(dtype, given)
     if out is None:
         found = np.empty(given.shape, computed)
     else:

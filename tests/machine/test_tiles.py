@@ -3,6 +3,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from fastkernel._machine import tiles as _tiles
@@ -29,6 +30,14 @@ def test_scratch_is_not_shared():
     kept = _tiles.run_jobs([job] * 40, object, 4)
     assert len(kept) == 40
     assert all(len(threads) == 1 for threads in users.values())
+
+
+def test_rows_end_in_zeros_over_whatever_stood_there():
+    scratch = _tiles.Scratch()
+    scratch.array("x", (4, 16)).fill(np.nan)
+    found = scratch.rows("x", (3, 8), 5)
+    assert found.shape == (3, 8)
+    np.testing.assert_array_equal(found[:, 5:], 0)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -45,11 +45,20 @@ class Sums(NamedTuple):
         )
 
 
-def _gram(
-    pair: Pair, kernel_shape: Shape, base: FloatArray, strips: Sequence[FloatArray]
-) -> FloatArray:
-    """Return the Gram matrix from what the tiles found and the strips of rows and of columns."""
+def _gram(pair: Pair, kernel_shape: Shape, pieces: Sequence[tuple[Job[Any], Any]]) -> FloatArray:
+    """Return the Gram matrix: that of the one job, or what tiles and the strips at rims make."""
+    job, first = pieces[0]
+    if first.gram is not None:
+        whole: FloatArray = first.gram
+        return whole
     p, q = kernel_shape
+    base = np.zeros((p, 2 * q - 1) if isinstance(job, FftJob) else (2, p, q))
+    strips = np.zeros((2, q, p - 1, p - 1)), np.zeros((2, p, q - 1, q - 1))
+    for job, found in pieces:
+        if isinstance(found, Found):
+            base += found.base
+        elif isinstance(job, RimJob):
+            np.add(strips[job.axis], found, out=strips[job.axis])
     (top, left), (height, width) = pair.window.source_origin, pair.window.shape
     corners = np.empty((4, p - 1, q - 1))
     if corners.size:
@@ -117,23 +126,11 @@ def gather(
     # Pixels that are not finite show in the sums; looking for them first would cost a pass.
     with np.errstate(over="ignore", invalid="ignore"):
         for pair, pieces in each_pair(pairs, kernel_shape, make_jobs, run, 3 * p * q):
-            first = pieces[0][1]
-            if first.gram is not None:
-                gram += first.gram
-                moments += first.moments.ravel()
-                energy += first.energy
-                continue
-            transformed = isinstance(pieces[0][0], FftJob)
-            base = np.zeros((p, 2 * q - 1) if transformed else (2, p, q))
-            strips = np.zeros((2, q, p - 1, p - 1)), np.zeros((2, p, q - 1, q - 1))
-            for job, found in pieces:
+            for _, found in pieces:
                 if isinstance(found, Found):
                     moments += found.moments.ravel()
-                    base += found.base
                     energy += found.energy
-                elif isinstance(job, RimJob):
-                    np.add(strips[job.axis], found, out=strips[job.axis])
-            gram += _gram(pair, kernel_shape, base, strips)
+            gram += _gram(pair, kernel_shape, pieces)
     refuse_unusable(whole or pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
 

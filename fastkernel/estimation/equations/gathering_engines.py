@@ -105,8 +105,8 @@ class DirectJob:
         (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
         (top, left, height, width), dtype = tile, SCRATCH_DTYPES[self.engine]
         cols = width + q - 1
-        x = scratch.array("x", (height + p - 1, row_length(width, q - 1, dtype)), dtype)
-        y = scratch.array("y", (height, row_length(width, 0, dtype)), dtype)
+        x = scratch.rows("x", (height + p - 1, row_length(width, q - 1, dtype)), cols, dtype)
+        y = scratch.rows("y", (height, row_length(width, 0, dtype)), width, dtype)
         load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
         load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
         return x, y
@@ -236,7 +236,7 @@ class RimJob:
             if stopped():
                 break
             length = stop - start + n_lags - 1
-            lines = scratch.array("lines", (length, row_length(n, n + lanes, sums.dtype)))
+            lines = scratch.rows("lines", (length, row_length(n, n + lanes, sums.dtype)), n)
             strip = lines[:, :n] if self.axis == 1 else lines[:, :n].T
             for products, across in zip(out, (0, window.shape[self.axis]), strict=True):
                 place = (start, across) if self.axis == 1 else (across, start)

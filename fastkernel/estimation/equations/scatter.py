@@ -76,7 +76,7 @@ def _weighted_residual(
     top, left, height, width = tile
     cols = width + q - 1
     length = stencil.row_length(cols, np.dtype(np.float64))
-    x = scratch.array("x", (height + p - 1, length))
+    x = scratch.rows("x", (height + p - 1, length), cols)
     residual, convolved = np.empty((height, width)), np.empty((height, width))
     load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
     load(result, window.result_pixel(top, left), window.boundary, residual)

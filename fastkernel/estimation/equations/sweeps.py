@@ -203,9 +203,9 @@ class _SweepJob(Generic[T]):
                 break
             top, left, height, width = tile
             cols = width + q - 1
-            x = scratch.array("x", (height + p - 1, stencil.row_length(cols, dtype)))
+            x = scratch.rows("x", (height + p - 1, stencil.row_length(cols, dtype)), cols)
             # One vector beyond the last whole one, so that rows do not compete for the cache.
-            y = scratch.array("y", (height, -(-width // lanes) * lanes + lanes))
+            y = scratch.rows("y", (height, -(-width // lanes) * lanes + lanes), width)
             convolved = scratch.array("convolved", (height, width))
             load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
             load(result, window.result_pixel(top, left), window.boundary, y[:, :width])

@@ -100,10 +100,10 @@ class _PassJob:
                 break
             top, left, height, width = tile
             cols = width + q - 1
-            x = scratch.array("x", (height + p - 1, stencil.row_length(cols, dtype)))
+            x = scratch.rows("x", (height + p - 1, stencil.row_length(cols, dtype)), cols)
             load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
             rest = scratch.array("rest", (height, width))
-            other = scratch.array("other", (height, -(-width // lanes) * lanes + lanes))
+            other = scratch.rows("other", (height, -(-width // lanes) * lanes + lanes), width)
             self._leave(x, self._parts(self.lines, tile), (top, left), scratch, rest)
             weights = scratch.array("weights", (height, width))
             self.pair.load_weights(top, left, weights)

@@ -187,7 +187,8 @@ class _TilesJob:
         if not fitted:
             return None
         lanes, terms = lags.vector_lanes(np.dtype(np.float64)), len(self.degrees)
-        answers = scratch.array("answers", (terms + 1, height, -(-width // lanes) * lanes + lanes))
+        shape = terms + 1, height, -(-width // lanes) * lanes + lanes
+        answers = scratch.rows("answers", shape, width)
         y = answers[-1, :, :width]
         load(result, window.result_pixel(top, left), window.boundary, y)
         whole = self.pair.weights is None and 2 * fitted > y.size
@@ -218,7 +219,7 @@ class _TilesJob:
         (top, left, height, width), (p, q) = tile, self.kernel_shape
         dtype, window, taps = np.dtype(np.float64), self.pair.window, p * q
         cols = width + q - 1
-        x = scratch.array("tile", (height + p - 1, stencil.row_length(cols, dtype)))
+        x = scratch.rows("tile", (height + p - 1, stencil.row_length(cols, dtype)), cols)
         load(self.pair.source, window.source_pixel(top, left), window.boundary, x[:, :cols])
         sums = scratch.array("sums", lags.sums_shape((p, q), dtype))
         for k, answer in enumerate(answers):
@@ -237,14 +238,14 @@ class _TilesJob:
         (p, q), window = self.kernel_shape, self.pair.window
         top, left, height, width = tile
         dtype, cols = np.dtype(np.float64), width + q - 1
-        variance = scratch.array("noise", (height + p - 1, stencil.row_length(cols, dtype)))
+        variance = scratch.rows("noise", (height + p - 1, stencil.row_length(cols, dtype)), cols)
         inside = variance[:, :cols]
         place = window.source_pixel(top, left)
         load(cast(AnyArray, self.pair.source_variance), place, window.boundary, inside)
         if np.ptp(inside) == 0:
             return np.full(p * q, inside[0, 0] * weights.sum())
         lanes = lags.vector_lanes(dtype)
-        heed = scratch.array("heed", (height, -(-width // lanes) * lanes + lanes))
+        heed = scratch.rows("heed", (height, -(-width // lanes) * lanes + lanes), width)
         heed[:, :width] = weights
         sums = scratch.array("sums", lags.sums_shape((p, q), dtype))
         found = np.zeros((lags.KINDS, p, q))

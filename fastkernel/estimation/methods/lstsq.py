@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
@@ -47,13 +47,13 @@ _EPS = float(np.finfo(np.float64).eps)
 # Taps beyond which the equations are not formed: they would take 128 MiB, and a minute soon.
 FORMED = 4096
 
-# Share of the taps' size that rounding may reach before the pixels are read again.
+# Share of the taps' size that rounding may reach before the pixels are read again, and how often.
 _ROUNDING_ALLOWED = 1e-11
-_MAX_REFINEMENTS = 3
+MAX_REFINEMENTS = 3
 
 # Root mean square, in levels, that rounding alone may leave; and the part of a residual that is
 # left without pixels at the ends of their range, from which down they are taken for cut off.
-_ROUNDED, _CUT_OFF = 0.32, 2 / 3
+ROUNDED, CUT_OFF = 0.32, 2 / 3
 
 # Standard deviations within which enough of a normal distribution is left; how often pixels are
 # clipped, and how often those may come back that were.
@@ -177,7 +177,7 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         found = _clipped(found, shape, options, options.sigma_clip, run)
     plain = found.exact and not (options.smooth or noisy)
     factor = found.solution.factor
-    if factor is not None and plain and _rounding_shows(found):
+    if factor is not None and plain and _rounding_shows_in(found):
         found = _refined(found, factor, run)
     scatter = None
     if factor is not None and (options.errors == "robust" or noisy):
@@ -348,7 +348,7 @@ def _unsaturated(found: _Fit, shape: Shape, options: Options, run: Run) -> _Fit:
 
     Noise too puts pixels at the ends. What was cut off leaves far more than that.
     """
-    if found.energy <= _ROUNDED**2 * found.equations.total_weight:
+    if found.energy <= ROUNDED**2 * found.equations.total_weight:
         return found
     pairs = [between_ends(pair) for pair in found.pairs]
     n_pixels = sum(pair.n_pixels for pair in pairs)
@@ -358,19 +358,26 @@ def _unsaturated(found: _Fit, shape: Shape, options: Options, run: Run) -> _Fit:
         without = _moved(found, pairs, shape, options, run)
     except SingularFitError:
         return found
-    if without is None or _spread(without) > _CUT_OFF * _spread(found):
+    if without is None or _spread(without) > CUT_OFF * _spread(found):
         return found
     return without
 
 
-def _rounding_shows(found: _Fit) -> bool:
-    """Tell whether the data are fine enough to see the rounding of the equations."""
-    if any(pair.result.dtype.kind != "f" for pair in found.pairs):
+def _rounding_shows_in(found: _Fit) -> bool:
+    energies = found.energy, found.equations.hidden_energy
+    dtypes = [pair.result.dtype for pair in found.pairs]
+    return rounding_shows(found.solution.condition_number, *energies, dtypes)
+
+
+def rounding_shows(
+    condition_number: float, energy: float, hidden_energy: float, dtypes: Sequence[np.dtype[Any]]
+) -> bool:
+    """Tell whether results of some dtypes are fine enough to see the rounding of the equations."""
+    if any(dtype.kind != "f" for dtype in dtypes):
         return False
-    resolution = max(float(np.finfo(pair.result.dtype).eps) for pair in found.pairs)
-    residual_hidden = found.energy <= 1.01 * found.equations.hidden_energy
-    return found.solution.condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
-        residual_hidden and resolution <= _EPS
+    resolution = max(float(np.finfo(dtype).eps) for dtype in dtypes)
+    return condition_number * _EPS > max(resolution, _ROUNDING_ALLOWED) or (
+        energy <= 1.01 * hidden_energy and resolution <= _EPS
     )
 
 
@@ -379,7 +386,7 @@ def _refined(found: _Fit, factor: Factor, run: Run) -> _Fit:
     pairs, backgrounds, equations = found.pairs, found.sums.backgrounds, found.equations
     kernel, energy, last = found.solution.taps, found.energy, math.inf
     penalty, coefficients = found.solution.ridge * equations.total_weight, found.coefficients
-    for _ in range(_MAX_REFINEMENTS):
+    for _ in range(MAX_REFINEMENTS):
         flipped = np.ascontiguousarray(kernel[::-1, ::-1])
         if backgrounds:
             by_shift, left, coefficients = residual_moments_beside(

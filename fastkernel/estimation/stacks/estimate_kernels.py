@@ -76,9 +76,10 @@ class _StackJob:
     def _found(self, scratch: Scratch) -> _Part:
         (p, q), (height, width), n = self.kernel_shape, self.stamps.window_shape, self.count
         taps, m, dtype = p * q, p * q + len(self.features), SCRATCH_DTYPES[self.engine]
-        x = scratch.array("x", (n, height + p - 1, row_length(width, q - 1, dtype)), dtype)
-        y = scratch.array("y", (n, height, row_length(width, 0, dtype)), dtype)
-        there = self.stamps.read(self.first, x[:, :, : width + q - 1], y[:, :, :width])
+        lines, cols = row_length(width, q - 1, dtype), width + q - 1
+        x = scratch.rows("x", (n, height + p - 1, lines), cols, dtype)
+        y = scratch.rows("y", (n, height, row_length(width, 0, dtype)), width, dtype)
+        there = self.stamps.read(self.first, x[:, :, :cols], y[:, :, :width])
         sums = lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype)
         base = np.zeros((n, lags.KINDS, p, q))
         lags.add_tiles(x, y, (height, width), True, scratch.array("sums", *sums), base)

@@ -63,7 +63,7 @@ class KernelStack:
         Parameters
         ----------
         most : int, optional
-            How many to draw at the most, spread evenly over the stack: 64 can still be told apart.
+            How many to draw at the most, spread evenly over the stack.
 
         Returns
         -------

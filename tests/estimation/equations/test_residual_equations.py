@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from fastkernel import NormalEquations, normal_equations, residual_equations
+from fastkernel import NormalEquations, estimate_kernel, normal_equations, residual_equations
 from tests import naive
 
 KERNEL = np.array([[0.1, 0.3, 0.0], [-0.2, 0.9, 0.1]])
@@ -122,3 +122,20 @@ def test_refusals(pair):
 
 def test_a_size_that_counts_arrays():
     assert sys.getsizeof(NormalEquations.zero(31)) > 8 * 31**4
+
+
+@pytest.mark.parametrize("width", range(20, 60, 3))
+def test_a_bad_image_spoils_no_later_one(width, rng, monkeypatch):
+    """The thread keeps its scratch, and vectors reach beyond the pixels that a tile loads."""
+    monkeypatch.undo()  # the NaN here is the image's own
+    bad = np.full((40, width), np.nan)
+    for call in (
+        lambda: estimate_kernel(bad, bad, 3),
+        lambda: residual_equations(bad, bad, np.ones((3, 3))),
+    ):
+        with pytest.raises(ValueError, match="must be finite"):
+            call()
+    source, taps = rng.normal(size=(30, width - 7)), rng.normal(size=(3, 3))
+    result = naive.filtered(source, taps, "same", "mirror")
+    assert_allclose(estimate_kernel(source, result, 3).kernel, taps, atol=1e-12)
+    assert residual_equations(source, result, taps).energy < 1e-20
