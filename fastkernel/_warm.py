@@ -107,7 +107,8 @@ def _fits(image: AnyArray, workers: int) -> None:
     for weights in (None, 1.0 + bad):
         residual_equations(image, result, kernel, weights=weights, workers=workers)
     estimate_kernels(image.reshape(-1, 8, 12), result.reshape(-1, 8, 12), 3, workers=workers)
-    estimate_kernel_field(image, result, 3, degree=1, mask=bad, workers=workers)
+    for mask in (None, bad):
+        estimate_kernel_field(image, result, 3, degree=1, mask=mask, workers=workers)
 
 
 def _restorations(image: AnyArray, workers: int) -> None:

@@ -14,6 +14,7 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
+from fastkernel._loops._lanes import LANES, alike, load, store
 from fastkernel._loops._processor import REGISTERS, VECTOR_BYTES
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
@@ -25,6 +26,9 @@ _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "
 # the first cache, more lags a reading are worth more than that.
 MAX_LAGS = 5
 _TILE_LAGS, _LINE_LAGS = (5, 5) if REGISTERS == 32 else (3, 4)
+
+# Vectors of a cache line.
+SIDE = max(1, 64 // VECTOR_BYTES)
 
 # The sums that a march can take of each lag (see `add_tiles`), as bits.
 MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
@@ -291,7 +295,7 @@ def add_tiles(x, y, tile_shape, everything, sums, out):
     everything : bool
         False for the moments alone.
     sums : `sums_shape` array of `sums_dtype`
-        Working space. Integer sums are exact while `int16_tile_is_exact` holds.
+        Working space. Integer sums are exact while no 32-bit lane overflows.
     out : (n, 3, p, q) float64 array
         Accumulators, updated in place.
 
@@ -404,6 +408,56 @@ def add_row_correlations(wide, own, answer, height, own_out, answer_out):
             _march(wide, answer, 0, col, 0, lag, height, n, kinds, m, answer_out[2 * lag :, col:])
 
 
+@_loop
+def add_weighted_row_correlations(wide, own, weights, height, lines, weighted, out):
+    r"""Add the products of the spectra of rows, at all lags of rows, by several weights of rows.
+
+    Parameters
+    ----------
+    wide : (>= height + p - 1, m, side, lanes) float64 array
+        Spectra of rows, real and imaginary parts in turn, by cache lines of ``side`` vectors.
+    own : (>= height, m, side, lanes) float64 array
+        Spectra of the rows that they are correlated with.
+    weights : (k, height) float64 array
+        Those of these rows.
+    height : int
+        Number of rows to correlate.
+    lines, weighted : (>= height + p - 1, side, lanes) float64 arrays
+        Working space: what is below each other stands side by side there.
+    out : (m, side, k, 2 * p, lanes) float64 array
+        Accumulators, updated in place; `weighted_row_correlations` reads them.
+
+    Notes
+    -----
+    .. math:: \sum_{t < \mathrm{height}} w_{kt}\, \overline{c_{tf}}\, x_{t+i,\,f}
+
+    Summed as by `add_row_correlations`. Cost: ``k * (4 * p + 1)`` multiply-adds an element.
+    """
+    m, side, k_weights, p = wide.shape[1], out.shape[1], out.shape[2], out.shape[3] // 2
+    groups, kinds = lag_groups(p, MAX_LAGS), MOMENTS | SWAPPED
+    above, beside = lines.reshape(len(lines), -1), weighted.reshape(len(weighted), -1)
+    for line in range(m):
+        for r in range(height + p - 1):
+            for v in range(side):
+                store(lines, r * side + v, load(wide, (r * m + line) * side + v))
+        for k in range(k_weights):
+            for r in range(height):
+                weight = alike(weights[k, r])
+                for v in range(side):
+                    store(weighted, r * side + v, weight * load(own, (r * m + line) * side + v))
+            for v in range(side):
+                for lag, n in groups:
+                    col, part = v * LANES, out[line, v, k, 2 * lag :]
+                    width = col + LANES
+                    _march(above, beside, 0, col, 0, lag, height, width, kinds, n, part)
+
+
+def weighted_row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """Return the sums of `add_weighted_row_correlations` as complex numbers, (k, p, n // 2)."""
+    rows = np.moveaxis(out, (2, 3), (0, 1))
+    return np.array([row_correlations(part.reshape(len(part), -1)) for part in rows])
+
+
 def row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Return the sums of `add_row_correlations` as complex numbers, (p, n // 2)."""
     p = len(out) // 2
@@ -442,18 +496,3 @@ def energy(image, tile_shape):
         for c in range(width):
             total += np.float64(row[c]) * np.float64(row[c])
     return total
-
-
-def int16_tile_is_exact(tile_shape: tuple[int, int], largest_product: float) -> bool:
-    """Return whether `add_tiles` on int16 scratch cannot overflow its 32-bit lanes.
-
-    A lane adds two products a row for every vector of the tile's width.
-
-    Examples
-    --------
-    >>> int16_tile_is_exact((256, 512), 255 * 255)
-    True
-    """
-    rows, cols = tile_shape
-    vectors = -(-cols // vector_lanes(np.int16))
-    return 2 * rows * vectors * largest_product < 2**31

@@ -44,7 +44,7 @@ def _engine(image: AnyArray, kernel: AnyArray) -> str:
     """Return how an image is convolved, by the model of what that costs."""
     from fastkernel._images.checks import float_dtype
     from fastkernel.convolution.convolution_engines import Correlation
-    from fastkernel.convolution.convolve import as_request
+    from fastkernel.convolution.request import as_request
 
     asked: Any = "same", "zero", "auto", 0.0
     (m, n), dtype = image.shape[:2], float_dtype(image)

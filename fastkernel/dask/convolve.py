@@ -17,9 +17,9 @@ from fastkernel._images.checks import (
 from fastkernel._images.windows import Window, centre
 from fastkernel._typing import AnyArray, Border, ConvolutionMethod, Mode
 from fastkernel.convolution.convolution_engines import Correlation
-from fastkernel.convolution.convolve import as_request, refuse_inseparable
 from fastkernel.convolution.convolve import convolve as convolve_here
 from fastkernel.convolution.convolve import correlate as correlate_here
+from fastkernel.convolution.request import as_request, refuse_inseparable
 from fastkernel.dask.cells import Rect
 from fastkernel.dask.inputs import as_image
 from fastkernel.dask.output import output_of

@@ -32,8 +32,14 @@ from fastkernel.estimation.fields.estimate_kernel_field import (
     solved_field,
 )
 from fastkernel.estimation.fields.field_equations import Asked
-from fastkernel.estimation.fields.field_sums import FieldSums, field_sums, tile_edges
+from fastkernel.estimation.fields.field_sums import (
+    FieldSums,
+    field_sums,
+    tile_edges,
+    tiles_within,
+)
 from fastkernel.estimation.fields.kernel_field import KernelField
+from fastkernel.estimation.fields.whole_sums import sums_are_whole, whole_sums
 from fastkernel.estimation.methods.lstsq import Options
 from fastkernel.estimation.problem import problem_of
 
@@ -93,7 +99,10 @@ def estimate_kernel_field(
 
     Notes
     -----
-    The pixels are read once for the sums over tiles, and those of at most 48 tiles again, which
+    Where polynomials are fitted and nothing is said of single pixels, these are read once, and
+    again only where no noise hides the rounding of the sums.
+
+    Otherwise they are read once for the sums over tiles, and those of at most 48 tiles again, which
     tell how much the tiles bias the field. Only where noise would not hide that are all pixels
     read again, once for every pass of conjugate gradients: a few times for images with noise, some
     dozens of times for images without, whose exact field is then found as on one machine. Smaller
@@ -153,7 +162,12 @@ class ClusterReader:
 
     def sums(self) -> FieldSums:
         """Return the sums over all tiles."""
-        found: FieldSums = self._summed("field", _Summing(*self._shared()), _beside).compute()
+        # What is masked inside chunks alone is seen by the tasks that read them.
+        plain = self.pair.rules == {"saturation": None, "nan_policy": "raise"}
+        work = _Summing(*self._shared(), plain and self.pair.images.keys() <= {"source", "result"})
+        found: FieldSums = self._summed("field", work, _beside).compute()
+        if found.places is None or not np.isfinite(found.places).any():
+            return found._replace(places=None)
         places = np.empty_like(found.places)
         places[_order(self._cells, self._edges)] = found.places
         return found._replace(places=places)
@@ -246,16 +260,23 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Summing(_Work):
-    """What a task does that sums over tiles."""
+    """What a task does that sums over all pixels, of tiles or of parts that need none."""
+
+    alike: bool
 
     def __call__(self, views: list[View], parts: Sequence[Rect]) -> FieldSums:
         return _beside(*(self._of(Pixels(views, rect), rect) for rect in parts))
 
     def _of(self, pixels: Pixels, rect: Rect) -> FieldSums:
-        asked = self.asked
-        place = asked.kernel_shape, asked.frame, asked.tile, asked.background, Run(self.workers)
+        asked, run, first = self.asked, Run(self.workers), self._first(rect)
+        shape, frame, tile, degree = asked.kernel_shape, asked.frame, asked.tile, asked.background
         try:
-            return field_sums(self._pair(pixels, rect), *place, first=self._first(rect))
+            pair = self._pair(pixels, rect)
+            if self.alike and sums_are_whole(pair, shape, frame, degree):
+                sums = whole_sums(pair, shape, frame, degree, run, first)
+                unknown = len(tiles_within(pair.within, pair.window.shape, tile)), 2
+                return sums._replace(places=np.full(unknown, np.nan))
+            return field_sums(pair, shape, frame, tile, degree, run, first=first)
         except ValueError:
             pixels.refuse_unusable()
             raise

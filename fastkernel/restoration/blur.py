@@ -20,7 +20,8 @@ from fastkernel.convolution.convolution_engines import (
     Take,
     rank_one_factors,
 )
-from fastkernel.convolution.convolve import as_taps, convolve_adjoint
+from fastkernel.convolution.convolve import convolve_adjoint
+from fastkernel.convolution.request import as_taps
 
 
 def each_tile(act: Callable[[Tile, Scratch], None], shape: Shape, workers: int) -> None:

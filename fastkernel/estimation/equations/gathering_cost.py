@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fastkernel._loops import lags
 from fastkernel._typing import AnyArray, Shape
 
 # Nanoseconds a pixel and nanoseconds a multiply-add, reading included.
@@ -127,6 +128,21 @@ def fft_sums_are_exact(n_pixels: int, largest_product: int, length: int) -> bool
     """
     eps = float(np.finfo(np.float64).eps)
     return 8 * eps * math.log2(length) * largest_product * n_pixels < 0.25
+
+
+def int16_tile_is_exact(tile_shape: Shape, largest_product: float) -> bool:
+    """Return whether `lags.add_tiles` on int16 scratch cannot overflow its 32-bit lanes.
+
+    A lane adds two products a row for every vector of the tile's width.
+
+    Examples
+    --------
+    >>> int16_tile_is_exact((256, 512), 255 * 255)
+    True
+    """
+    rows, cols = tile_shape
+    vectors = -(-cols // lags.vector_lanes(np.int16))
+    return 2 * rows * vectors * largest_product < 2**31
 
 
 def largest_product(source: AnyArray, result: AnyArray) -> int:

@@ -137,7 +137,7 @@ class WholeJob(DirectJob):
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 
-class _ZeroPadded:
+class ZeroPadded:
     """Scratch of which one part is written at a time, and all else is zero."""
 
     def __init__(self, array: FloatArray) -> None:
@@ -175,7 +175,7 @@ class FftJob:
         with borrowed_row_transforms(self.length, 3 * core + p - 1) as plan:
             # The source with its surroundings, the source's own tile, the result's.
             split = core + p - 1, 2 * core + p - 1
-            around, own, answer = map(_ZeroPadded, np.split(plan.rows, split))
+            around, own, answer = map(ZeroPadded, np.split(plan.rows, split))
             spectra = np.split(plan.spectra.view(np.float64), split)
             totals = [
                 scratch.array(name, (2 * p, spectra[0].shape[1])) for name in ("own", "answer")

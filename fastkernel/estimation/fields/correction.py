@@ -11,7 +11,7 @@ tiles as a preconditioner solve them in a few.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations import gathering_engines as engines
 from fastkernel.estimation.fields.field_equations import Asked, Solved
 from fastkernel.estimation.fields.field_sums import background_lines, tile_edges
+from fastkernel.estimation.methods.lstsq import rounding_shows
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -163,6 +164,10 @@ class _PassJob:
 
 class Reader(Protocol):
     """What reads the pixels of a pair again, in terms of what is solved for."""
+
+    @property
+    def pair(self) -> Any:
+        """The images, one machine's or a cluster's."""
 
     asked: Asked
     window_shape: Shape
@@ -324,7 +329,7 @@ def bias_of_tiles(passes: _Passes, places: FloatArray) -> float:
 
 
 def corrected(
-    reader: Reader, found: Solved, places: FloatArray, n_pixels: int
+    reader: Reader, found: Solved, places: FloatArray | None, n_pixels: int
 ) -> tuple[FloatArray, float]:
     """Return the solution of the equations of pixels, and the energy that it leaves.
 
@@ -334,8 +339,9 @@ def corrected(
         Of the pair's pixels.
     found : Solved
         The solution of the equations of tiles, their factor the preconditioner.
-    places : (tiles, 2) float64 array
-        Where tiles were taken to stand.
+    places : (tiles, 2) float64 array or None
+        Where tiles were taken to stand; None where the equations are those of pixels already, which
+        rounding alone can hide something of.
     n_pixels : int
         Pixels that are fitted.
 
@@ -347,7 +353,12 @@ def corrected(
     """
     freedom = max(n_pixels - len(found.unknowns), 1)
     passes = _Passes(reader, found)
-    if bias_of_tiles(passes, places) <= SEEN**2 * found.energy / freedom:
+    if places is None:
+        exact = found.factor.condition_number, found.energy, found.hidden
+        seen = rounding_shows(*exact, [reader.pair.result.dtype])
+    else:
+        seen = bias_of_tiles(passes, places) > SEEN**2 * found.energy / freedom
+    if not seen:
         return found.unknowns, found.energy
     unknowns, rounding = found.unknowns, _ROUNDING**2 * found.hidden / (4 * _EPS)
     for start in range(_MAX_STARTS + 1):

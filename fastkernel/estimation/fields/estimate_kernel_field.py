@@ -33,6 +33,7 @@ from fastkernel.estimation.fields.frame import Frame
 from fastkernel.estimation.fields.kernel_field import KernelField
 from fastkernel.estimation.fields.unknowns import Unknowns
 from fastkernel.estimation.fields.varying import Varying
+from fastkernel.estimation.fields.whole_sums import sums_are_whole, whole_sums
 from fastkernel.estimation.methods.lstsq import Options
 from fastkernel.estimation.methods.lstsq_noisy import with_ridge
 from fastkernel.estimation.problem import problem_of
@@ -84,8 +85,8 @@ def estimate_kernel_field(
     scale_degree : int, optional
         The same of the sum of the taps, the photometric scale; 0 keeps it constant.
     tile : int, optional
-        Side, in pixels, of the tiles by whose equations the field is found, at least 8; less where
-        there would be fewer than 8 along a side.
+        Side, in pixels, of the tiles by whose equations the field is found where it is not found
+        from all pixels at once, at least 8; less where there would be fewer than 8 along a side.
     boundary, background, weights, mask, source_mask, saturation, nan_policy : optional
         As in `estimate_kernel`; ``saturation=None`` leaves nothing out.
     ridge : float, "gcv", ("smooth", float) or ("smooth", "gcv"), optional
@@ -121,9 +122,13 @@ def estimate_kernel_field(
 
     Notes
     -----
-    Kernels that are sums of polynomials are those of [1]_. The equations of the coefficients are
-    sums over those of tiles, in each of which the polynomials have the value that they have at
-    the tile's light, as in [2]_ every tile has a kernel of its own. How much that biases them is
+    Kernels that are sums of polynomials are those of [1]_. Where all pixels count alike, their
+    equations are sums over pixels weighted by powers of position, found exactly, in one reading of
+    the images.
+
+    Otherwise (a ``grid``, masks, weights, ``source_variance``, ``sigma_clip``) they are sums over
+    the equations of tiles, in each of which the polynomials have the value that they have at the
+    tile's light, as in [2]_ every tile has a kernel of its own. How much that biases them is
     found from some tiles. Where the bias moves the prediction by more than 0.3 standard
     deviations of the noise, in the norm of the equations, passes over the pixels correct it, by
     conjugate gradients with the equations of tiles as their preconditioner. So no tap, at no
@@ -168,7 +173,10 @@ def estimate_kernel_field(
     rows, cols = pair.result.shape
     frame, scale = as_frame((rows, cols), degree, grid), as_degree_of(scale_degree, "scale_degree")
     asked = asked_of(problem.shape, problem.background, frame, scale, options, side)
-    field, sums = _fitted(pair, asked, run)
+    whole, sums = (pair, asked.kernel_shape, asked.frame, asked.background), None
+    if options.sigma_clip is None and sums_are_whole(*whole):
+        sums = whole_sums(*whole, run)
+    field, sums = _fitted(pair, asked, run, sums)
     if options.sigma_clip is not None:
         field = _clipped(field, sums, pair, asked, options.sigma_clip, run.silent)
     return replace(field, scale_degree=scale, boundary=problem.boundary)
@@ -218,8 +226,7 @@ def _fitted(
 ) -> tuple[KernelField, FieldSums]:
     """Gather what is not gathered yet, solve and correct."""
     if sums is None:
-        place = asked.kernel_shape, asked.frame, asked.tile, asked.background
-        sums = field_sums(pair, *place, run)
+        sums = field_sums(pair, *_place(asked), run)
     (m, n), fitted = pair.source.shape, Fitted.of(pair)
     field = solved_field(sums, PairReader(pair, asked, run.silent), (m, n))
     if pair.source_variance is not None:
@@ -260,6 +267,11 @@ def solved_field(sums: FieldSums, reader: Reader, source_shape: Shape) -> Kernel
     )
 
 
+def _place(asked: Asked) -> tuple[Shape, Frame, int, int | None]:
+    """Return what tiles are summed for."""
+    return asked.kernel_shape, asked.frame, asked.tile, asked.background
+
+
 def _clipped(
     field: KernelField, sums: FieldSums, pair: Pair, asked: Asked, sigma: float, run: Run
 ) -> KernelField:
@@ -270,8 +282,7 @@ def _clipped(
         changed = False
         for sign, moved in zip((-1, 1), moved_pixels([now], [after]), strict=True):
             if moved[0].n_pixels:
-                place = asked.kernel_shape, asked.frame, asked.tile, asked.background
-                sums = sums.changed(field_sums(moved[0], *place, run, sums.places), sign)
+                sums = sums.changed(field_sums(moved[0], *_place(asked), run, sums.places), sign)
                 changed = True
         if not changed:
             break

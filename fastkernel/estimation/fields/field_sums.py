@@ -55,16 +55,16 @@ class FieldSums(NamedTuple):
         Pixels that are fitted.
     total_weight : float
         Sum of their weights.
-    places : (tiles, 2) float64 array
+    places : (tiles, 2) float64 array or None
         Row and column of the result at which every tile was taken to stand; NaN for one none of
-        whose pixels are fitted.
+        whose pixels are fitted. None of sums that are exact, over no tiles.
     """
 
     mixed: FloatArray
     noise: FloatArray
     n_pixels: int
     total_weight: float
-    places: FloatArray
+    places: FloatArray | None
 
     def changed(self, other: "FieldSums", sign: int) -> "FieldSums":
         """Return the sums with another's pixels, or (-1) without them."""

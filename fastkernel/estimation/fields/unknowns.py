@@ -61,7 +61,9 @@ class Unknowns(NamedTuple):
 
     def seen(self, taps: FloatArray) -> FloatArray:
         """Return the transpose of `values` at (..., terms, p * q) taps, (..., of_taps)."""
-        turned = taps @ self.turn
+        # One product of matrices, not one for every kernel.
+        turned = taps.reshape(-1, taps.shape[-1]) @ self.turn
+        turned = turned.reshape(*taps.shape[:-1], self.turn.shape[1])
         n = self.of_taps - len(self.scales)
         still = turned[..., 1:].reshape(*taps.shape[:-2], n)
         return np.concatenate([still, turned[..., 0] @ self.scales.T], axis=-1)

@@ -19,9 +19,10 @@ from fastkernel._machine.fft import borrowed_tile_transforms
 from fastkernel._machine.kept import kept_property
 from fastkernel._typing import Boundary, FloatArray, Progress, Shape
 from fastkernel.convolution.convolution_engines import Correlation, Plane
-from fastkernel.convolution.convolve import as_taps, convolved
+from fastkernel.convolution.convolve import convolved
 from fastkernel.convolution.matrix import convolution_matrix
 from fastkernel.convolution.operator import convolution_operator
+from fastkernel.convolution.request import as_taps
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.solvers.descents import largest_eigenvalue
 from fastkernel.estimation.solvers.direct import Factor, factorise

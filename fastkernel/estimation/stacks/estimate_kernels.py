@@ -22,7 +22,11 @@ from fastkernel._machine.tiles import Scratch, run_jobs, split
 from fastkernel._typing import Background, Border, FloatArray, Progress, Ridge, Shape
 from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import terms_of
-from fastkernel.estimation.equations.gathering_cost import is_narrow, largest_product
+from fastkernel.estimation.equations.gathering_cost import (
+    int16_tile_is_exact,
+    is_narrow,
+    largest_product,
+)
 from fastkernel.estimation.equations.gathering_engines import (
     SCRATCH_DTYPES,
     rim_scratch,
@@ -259,7 +263,7 @@ def estimate_kernels(
 def _engine(stamps: Stamps) -> str:
     """Return how the pixels of stamps are summed."""
     largest = largest_product(*stamps.images) if is_narrow(*stamps.images) else math.inf
-    return "integer" if lags.int16_tile_is_exact(stamps.window_shape, largest) else "float"
+    return "integer" if int16_tile_is_exact(stamps.window_shape, largest) else "float"
 
 
 def _features(window_shape: Shape, degree: int | None) -> FloatArray:

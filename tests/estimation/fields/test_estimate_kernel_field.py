@@ -54,6 +54,13 @@ def tiled(monkeypatch):
     monkeypatch.setattr(correction, "SEEN", math.inf)
 
 
+@pytest.fixture
+def by_tiles(monkeypatch):
+    """Tiles are asked even of images that need none."""
+    place = "fastkernel.estimation.fields.estimate_kernel_field.sums_are_whole"
+    monkeypatch.setattr(place, lambda *_: False)
+
+
 @pytest.mark.parametrize("degree", [0, 1, pytest.param(3, marks=JIT)])
 def test_finds_planted_polynomials(degree, rng):
     source, result, taps = pair_of(rng, degree=degree)
@@ -268,6 +275,7 @@ def test_chooses_a_ridge(ridge, rng):
 
 @pytest.mark.usefixtures("tiled")
 @pytest.mark.parametrize("grid", [pytest.param(None, marks=JIT), (2, 2)])
+@pytest.mark.usefixtures("by_tiles")
 def test_without_corrections_functions_are_constant_in_tiles(grid, rng):
     source, result, _ = pair_of(rng, noise=0.5)
     phi, frame = varying.functions(INSIDE, 2, grid), Frame(INSIDE, 2, grid)
@@ -285,6 +293,7 @@ def test_without_corrections_functions_are_constant_in_tiles(grid, rng):
 
 
 @pytest.mark.parametrize("noise", [0.01, pytest.param(30.0, marks=JIT)])
+@pytest.mark.usefixtures("by_tiles")
 def test_no_tap_is_biased_by_much_of_its_standard_error(noise, monkeypatch, rng):
     source, clean, taps = pair_of(rng, degree=1)
     asked = {"degree": 1, "tile": 8}
@@ -442,6 +451,7 @@ def test_refuses_what_does_not_determine_it(rng):
 
 
 @pytest.mark.jit
+@pytest.mark.usefixtures("by_tiles")
 def test_the_bias_of_all_tiles_follows_from_some(monkeypatch, rng):
     source, result, _ = pair_of(rng, degree=1, noise=1.0)
     found, bias_of_tiles = [], correction.bias_of_tiles
