@@ -71,8 +71,8 @@ def load(
         (top, left), (rows, cols) = origin, out.shape
         np.copyto(out, image[top : top + rows, left : left + cols], casting="unsafe")
         return
-    across = list(_parts(origin[1], out.shape[1], image.shape[1], boundary))
-    for rows, row in _parts(origin[0], out.shape[0], image.shape[0], boundary):
+    across = list(parts_of(origin[1], out.shape[1], image.shape[1], boundary))
+    for rows, row in parts_of(origin[0], out.shape[0], image.shape[0], boundary):
         for cols, col in across:
             part = out[rows, cols]
             if row is None or col is None:
@@ -83,10 +83,10 @@ def load(
                 part[...] = image[row[:, None], col]
 
 
-_Part: TypeAlias = tuple[slice, slice | NDArray[np.intp] | None]
+Part: TypeAlias = tuple[slice, slice | NDArray[np.intp] | None]
 
 
-def _parts(start: int, size: int, length: int, boundary: Boundary) -> Iterator[_Part]:
+def parts_of(start: int, size: int, length: int, boundary: Boundary) -> Iterator[Part]:
     """Yield the parts before, inside and after a line, and which pixels stand there; None for 0."""
     first, last = (min(max(i - start, 0), size) for i in (0, length))
     for i, j in ((0, first), (first, last), (last, size)):

@@ -1,11 +1,12 @@
 """Images that are read when they are sliced: HDF5 and Zarr datasets and their like."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastkernel._images.borders import OUTSIDE, source_index
+from fastkernel._images.borders import Part, parts_of
 from fastkernel._images.masks import unmasked
 from fastkernel._typing import AnyArray, Boundary, Shape
 
@@ -126,11 +127,11 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
     (rows, cols) array
         Of the image's dtype.
     """
-    places = [
-        source_index(start, start + n, length, boundary)
+    lines = [
+        list(parts_of(start, n, length, boundary))
         for start, n, length in zip(origin, shape, image.shape, strict=True)
     ]
-    needed = [np.unique(place[place != OUTSIDE]) for place in places]
+    needed = [_needed(line, length) for line, length in zip(lines, image.shape, strict=True)]
     out = np.zeros(shape, image.dtype)
     if not all(index.size for index in needed):
         return out
@@ -138,12 +139,31 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
     parts = [[image[r0:r1, c0:c1] for c0, c1 in cols] for r0, r1 in rows]
     found = parts[0][0] if len(rows) == len(cols) == 1 else np.block(parts)
     # Where the part is the image's own, it is what was read.
-    if all(np.array_equal(place, index) for place, index in zip(places, needed, strict=True)):
+    if all(len(line) == 1 and isinstance(line[0][1], slice) for line in lines):
         return found
-    row, col = (np.searchsorted(n, p) for n, p in zip(needed, places, strict=True))
-    inside = np.ix_(*(place != OUTSIDE for place in places))
-    out[inside] = found[np.ix_(row[places[0] != OUTSIDE], col[places[1] != OUTSIDE])]
+    for rows_there, row in lines[0]:
+        for cols_there, col in lines[1]:
+            if row is not None and col is not None:
+                line = found[_within(row, needed[0])]
+                out[rows_there, cols_there] = line[:, _within(col, needed[1])]
     return out
+
+
+def _needed(line: Sequence[Part], length: int) -> NDArray[np.intp]:
+    """Return the pixels of an image of some length that parts of a line take, in order."""
+    found = np.zeros(length, bool)
+    for _, pixels in line:
+        if pixels is not None:
+            found[pixels] = True
+    return np.flatnonzero(found)
+
+
+def _within(pixels: slice | NDArray[np.intp], needed: NDArray[np.intp]) -> Any:
+    """Return where pixels stand among those that were read."""
+    if isinstance(pixels, slice):
+        first = int(np.searchsorted(needed, pixels.start))
+        return slice(first, first + pixels.stop - pixels.start)
+    return np.searchsorted(needed, pixels)
 
 
 def runs(index: NDArray[np.intp]) -> list[tuple[int, int]]:
