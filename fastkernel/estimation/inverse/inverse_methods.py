@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastkernel._loops.descent import scale_spectrum
 from fastkernel._machine import lapack
 from fastkernel._machine.fft import borrowed_tile_transforms
 from fastkernel._machine.kept import kept_property
+from fastkernel._machine.tiles import wait_for
 from fastkernel._typing import Boundary, FloatArray, Progress, Shape
 from fastkernel.convolution.convolution_engines import Correlation, Plane
 from fastkernel.convolution.convolve import convolved
@@ -41,7 +43,10 @@ _TOL = 1e-8
 _NUM_ITER = {"conjugate_gradients": 1000, "gradient_descent": 5000, "fista": 5000}
 
 # Positions of the impulse whose squared residuals differ by less are as good as each other.
-_TIE = 1e-14
+_TIE = 1e-12
+
+# Numbers of a spectrum that are inverted at a time.
+_PANEL = 1 << 16
 # Solves that only compare positions, and the ridges, as shares of the largest |F|**2, of the
 # periodic inverses that propose them: no single one does for smooth and for sharp kernels.
 _DELAY_TOL, _DELAY_ITER, _DELAY_RIDGES = 1e-4, 100, (1e-2, 1e-4)
@@ -317,7 +322,8 @@ def best_delay(problem: Problem) -> Shape:
         moments = patches[:, :, ::-1, ::-1].reshape(-1, size).T
         factored = lapack.solve_lower(problem.factor.lower, moments)
         return _most((factored**2).sum(axis=0).reshape(outputs))
-    largest = float(np.abs(fft.rfft2(problem.kernel, outputs)).max()) ** 2
+    spectrum = wait_for(partial(fft.rfft2, problem.kernel, outputs, workers=problem.workers))
+    largest = float(np.abs(spectrum).max()) ** 2
     candidates = [centre(outputs)]
     for share in _DELAY_RIDGES:
         inverse = _periodic_inverse(problem, max(problem.ridge, share * largest))
@@ -344,9 +350,14 @@ def _most(scores: FloatArray) -> Shape:
 
 def _inverted(values: Any, ridge: float, cut: float = 0.0) -> Any:
     """Return ``conj(v) / (abs(v)**2 + ridge)``, and 0 where ``abs(v)`` does not pass the cut."""
-    sizes = np.abs(values)
     out = np.zeros_like(values)
-    return np.divide(values.conj(), sizes**2 + ridge, out=out, where=sizes > cut)
+    # Some rows at a time: what is between stays in cache, and Ctrl-C is heard.
+    rows = max(1, _PANEL // max(values[:1].size, 1))
+    for start in range(0, len(values), rows):
+        part, found = values[start : start + rows], out[start : start + rows]
+        sizes = np.abs(part)
+        np.divide(part.conj(), sizes**2 + ridge, out=found, where=sizes > cut)
+    return out
 
 
 def _periodic_inverse(problem: Problem, ridge: float) -> FloatArray:
@@ -356,16 +367,24 @@ def _periodic_inverse(problem: Problem, ridge: float) -> FloatArray:
     and its surroundings stand apart.
     """
     grid = [fft.next_fast_len(2 * k, real=True) for k in problem.outputs]
-    return np.asarray(fft.irfft2(_inverted(fft.rfft2(problem.kernel, grid), ridge), grid))
+    how = {"s": grid, "workers": problem.workers}
+    spectrum = wait_for(partial(fft.rfft2, problem.kernel, **how))
+    inverse = _inverted(spectrum, ridge)
+    return np.asarray(wait_for(partial(fft.irfft2, inverse, overwrite_x=True, **how)))
 
 
 def _crop_energy(problem: Problem, inverse: FloatArray) -> FloatArray:
     """Return, for every position of the impulse, what share of the energy its crop keeps."""
-    grid, energy = inverse.shape, inverse**2
-    crop = fft.rfft2(np.ones(problem.shape), grid).conj()
-    kept = fft.irfft2(fft.rfft2(energy) * crop, grid) / energy.sum()
-    rows, cols = (-np.arange(k) for k in problem.outputs)
-    return np.asarray(kept[rows[:, None], cols])
+    sums = inverse**2
+    total = sums.sum()
+    for axis, (k, n) in enumerate(zip(problem.shape, problem.outputs, strict=True)):
+        # From the crop of the last position on to that of the first, the inverse wraps around.
+        ahead = np.take(sums, np.arange(1 - n, k), axis, mode="wrap")
+        up_to = np.cumsum(ahead, axis, out=ahead)
+        before = np.take(up_to, np.arange(n - 1), axis)
+        sums = np.take(up_to, np.arange(k - 1, k - 1 + n), axis)
+        sums[(slice(None),) * axis + (slice(1, None),)] -= before
+    return np.asarray(sums[::-1, ::-1] / total)
 
 
 def by_division(problem: Problem, delay: Shape | None) -> tuple[Found, Shape]:
