@@ -34,6 +34,7 @@ SUITES = [
     "fields",
     "stacks",
     "dask",
+    "abuse",
     "goals",
 ]
 TASKS = ["readme", "plots", "gallery"]

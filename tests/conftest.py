@@ -1,4 +1,5 @@
 import itertools
+import os
 import signal
 
 import numpy as np
@@ -6,7 +7,17 @@ import pytest
 from hypothesis import settings
 
 # Compilation trips deadlines; a failure must be repeatable by whoever sees it.
-settings.register_profile("fastkernel", deadline=None, derandomize=True, print_blob=True)
+# The stricter runs look at loops, slowly.
+STRICT = {"NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"} & os.environ.keys()
+settings.register_profile(
+    "fastkernel",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    max_examples=50 if STRICT else 200,
+)
+# By `--hypothesis-profile nightly`: other examples every time.
+settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=5000)
 settings.load_profile("fastkernel")
 
 

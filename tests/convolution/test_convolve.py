@@ -10,7 +10,7 @@ import naive
 import numpy as np
 import pytest
 import skimage.data
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, signal
@@ -146,7 +146,6 @@ def images_and_kernels(draw, odd=False):
     return image, kernel
 
 
-@settings(max_examples=60)
 @given(both=images_and_kernels(), mode=st.sampled_from(MODES))
 def test_agrees_with_scipy_signal(both, mode):
     assert_array_equal(convolve(*both, mode), signal.convolve2d(*both, mode))
@@ -156,7 +155,6 @@ def test_agrees_with_scipy_signal(both, mode):
             assert_array_equal(convolve(*both, mode, rule), want, rule)
 
 
-@settings(max_examples=60)
 @given(both=images_and_kernels(odd=True), rule=st.sampled_from(RULES))
 def test_agrees_with_scipy_ndimage(both, rule):
     mode = NDIMAGE_RULES[rule]
@@ -164,7 +162,6 @@ def test_agrees_with_scipy_ndimage(both, rule):
     assert_array_equal(correlate(*both, "same", rule), ndimage.correlate(*both, mode=mode))
 
 
-@settings(max_examples=60)
 @given(both=images_and_kernels(), factor=st.integers(-9, 9), mode=st.sampled_from(MODES))
 def test_is_linear_and_flips_the_kernel(both, factor, mode):
     image, kernel = both

@@ -3,7 +3,7 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -23,7 +23,6 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(module, "PART_BYTES", 100)
 
 
-@settings(max_examples=50)
 @given(
     shape=hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=6),
     shift=st.tuples(st.integers(-20, 20), st.integers(-20, 20)),
@@ -154,7 +153,6 @@ def test_refusals(case):
         circshift(arguments.pop("image"), arguments.pop("shift"), **arguments)
 
 
-@settings(max_examples=60)
 @given(data=st.data(), shape=hnp.array_shapes(min_dims=1, max_dims=4, max_side=5))
 def test_axes_are_those_of_numpy(data, shape):
     image = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)

@@ -7,7 +7,7 @@ import naive
 import numpy as np
 import pytest
 from calls import pairs_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
@@ -224,7 +224,6 @@ def test_normal_noise_loses_its_tails(rng):
 CLIPS = st.sampled_from([1.5, 2.0, 3.0])
 
 
-@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     sigma=CLIPS,
