@@ -1,6 +1,6 @@
 """Border rules as index maps: the image beyond its frame, without a padded copy of it."""
 
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -71,7 +71,7 @@ def load(
         (top, left), (rows, cols) = origin, out.shape
         np.copyto(out, image[top : top + rows, left : left + cols], casting="unsafe")
         return
-    across = list(parts_of(origin[1], out.shape[1], image.shape[1], boundary))
+    across = parts_of(origin[1], out.shape[1], image.shape[1], boundary)
     for rows, row in parts_of(origin[0], out.shape[0], image.shape[0], boundary):
         for cols, col in across:
             part = out[rows, cols]
@@ -86,8 +86,14 @@ def load(
 Part: TypeAlias = tuple[slice, slice | NDArray[np.intp] | None]
 
 
-def parts_of(start: int, size: int, length: int, boundary: Boundary) -> Iterator[Part]:
-    """Yield the parts before, inside and after a line, and which pixels stand there; None for 0."""
+# Small pairs are one tile, of the same places in every call.
+@lru_cache(64)
+def parts_of(start: int, size: int, length: int, boundary: Boundary) -> tuple[Part, ...]:
+    """Return the parts before, inside and after a line, and which pixels stand there; None for 0.
+
+    What is returned is kept: it is not to be changed.
+    """
+    found: list[Part] = []
     first, last = (min(max(i - start, 0), size) for i in (0, length))
     for i, j in ((0, first), (first, last), (last, size)):
         if i < j:
@@ -97,4 +103,5 @@ def parts_of(start: int, size: int, length: int, boundary: Boundary) -> Iterator
                 pixels = None
             else:
                 pixels = source_index(start + i, start + j, length, boundary)
-            yield slice(i, j), pixels
+            found.append((slice(i, j), pixels))
+    return tuple(found)

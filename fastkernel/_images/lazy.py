@@ -128,7 +128,7 @@ def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> A
         Of the image's dtype.
     """
     lines = [
-        list(parts_of(start, n, length, boundary))
+        parts_of(start, n, length, boundary)
         for start, n, length in zip(origin, shape, image.shape, strict=True)
     ]
     needed = [_needed(line, length) for line, length in zip(lines, image.shape, strict=True)]
