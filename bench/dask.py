@@ -272,5 +272,8 @@ def tables(result: dict[str, Any]) -> str:
     )
 
 
+readme = tables
+
+
 def _row(name: str, reached: float, goal: float | None) -> list[str]:
     return [name, f"{reached:.3g}", "-" if goal is None else f"≤ {goal:g}"]

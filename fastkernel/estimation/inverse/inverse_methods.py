@@ -327,7 +327,7 @@ def best_delay(problem: Problem) -> Shape:
     candidates = [centre(outputs)]
     for share in _DELAY_RIDGES:
         inverse = _periodic_inverse(problem, max(problem.ridge, share * largest))
-        candidates.append(_most(_crop_energy(problem, inverse)))
+        candidates.append(_most(wait_for(partial(_crop_energy, problem, inverse))))
     different = list(dict.fromkeys(candidates))
     if len(different) == 1:
         return different[0]
@@ -391,7 +391,7 @@ def by_division(problem: Problem, delay: Shape | None) -> tuple[Found, Shape]:
     """Crop the periodic inverse."""
     inverse = _periodic_inverse(problem, problem.ridge)
     if delay is None:
-        delay = _most(_crop_energy(problem, inverse))
+        delay = _most(wait_for(partial(_crop_energy, problem, inverse)))
     rows, cols = (np.arange(k) - d for k, d in zip(problem.shape, delay, strict=True))
     return Found(inverse[rows[:, None], cols], "fft"), delay
 
