@@ -1,3 +1,4 @@
+import argparse
 import gc
 import json
 import os
@@ -517,3 +518,23 @@ def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):
 def _table_rows(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.split("|") for line in lines if line.startswith("| ")]
+
+
+@pytest.mark.jit
+def test_trials_tell_how_they_ended(monkeypatch, capsys):
+    from bench import abuse
+
+    trials = {abuse.accuracy: (4, 4), abuse.threads: (3, 3), abuse.damaged_files: (8, 8)}
+    monkeypatch.setattr(abuse, "TRIALS", trials)
+    result = abuse.run(argparse.Namespace(quick=True))
+    assert all(row["kept"] for row in result["rows"])
+    assert len(result["rows"]) == 2 + 1 + 4
+    assert "8 threads, 3 mixed calls each, to the bit: 1 of 1" in capsys.readouterr().err
+    ends = [(0, "right"), (1, "an error"), ("hung", "")]
+    (row,) = [abuse._counted("calls", ends)]
+    assert (row["kept"], row["reached"], row["others"]) == (
+        False,
+        "1 of 3",
+        ["1: an error", "hung: "],
+    )
+    assert "- calls: 1: an error; hung: " in abuse.tables({"rows": [row]})
