@@ -5,8 +5,6 @@ import io
 import json
 import math
 import os
-import secrets
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import combinations
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastkernel._machine.files import beside, write_whole
 from fastkernel._typing import FloatArray
 from fastkernel.cli.errors import OutputError, UsageError
 from fastkernel.cli.files import STANDARD
@@ -32,9 +31,6 @@ _STANDARD_OUTPUT = Path(STANDARD)
 
 # What a report is written as.
 REPORTS: dict[str, Literal["html", "text"]] = {".html": "html", ".txt": "text"}
-
-# Windows would change the ends of lines.
-_BINARY = getattr(os, "O_BINARY", 0)
 
 _PICTURE_SIDE = 256
 _MID_GREY = 128
@@ -79,7 +75,7 @@ def check_target(name: str, *, force: bool, inputs: Iterable[str] = ()) -> Path:
         if os.path.lexists(name) and not force:
             msg = f"{name!r} exists; --force overwrites it"
             raise OutputError(msg)
-        temporary = _temporary(path)
+        temporary = beside(path)
         temporary.touch(exist_ok=False)
         temporary.unlink()
     except OSError as problem:
@@ -137,32 +133,14 @@ def suffix_of(name: str, asked: str | None, standard: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment the old one or the new one stands there, whole.
-
-    A file that is replaced keeps who may read and write it.
-    """
+    """Write a file whole or not at all, or standard output."""
     if path == _STANDARD_OUTPUT:
         _write_standard(data)
         return
-    temporary = _temporary(path)
     try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-        # Never, not even for a moment, open to more readers than the file it replaces.
-        first = 0o666 if mode is None else mode & 0o600
-        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, first)
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        temporary.replace(path)
+        write_whole(path, data)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise _unwritable(str(path), problem) from problem
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _write_standard(data: bytes) -> None:
@@ -179,12 +157,6 @@ def _write_standard(data: bytes) -> None:
     except OSError as problem:
         msg = f"standard output: {problem.strerror or problem}"
         raise OutputError(msg) from problem
-
-
-def _temporary(path: Path) -> Path:
-    # Beside the target, so that the renaming stays within one file system; short, because the
-    # target's own name may be as long as names can be.
-    return path.parent / f".fastkernel-{secrets.token_hex(8)}"
 
 
 def _unwritable(name: str, problem: OSError) -> OutputError:

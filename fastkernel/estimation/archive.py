@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fastkernel._machine.files import write_whole
 from fastkernel._typing import AnyArray
 
 T = TypeVar("T")
@@ -35,9 +36,10 @@ _NO_ARCHIVE = (
 
 
 def write_archive(path: str | PathLike[str], fields: Mapping[str, Any]) -> None:
-    """Write arrays and numbers by name; OSError if the file cannot be written."""
-    with Path(path).open("wb") as file:
-        np.savez(file, **fields, allow_pickle=False)
+    """Write arrays and numbers by name, whole or not at all; OSError if that cannot be."""
+    data = io.BytesIO()
+    np.savez(data, **fields, allow_pickle=False)
+    write_whole(Path(path), data.getvalue())
 
 
 def read_archive(
