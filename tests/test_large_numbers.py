@@ -1,5 +1,7 @@
 """Numbers that no float64 and no index of an array can hold are refused by name."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -48,3 +50,38 @@ def test_shifts_may_be_as_large_as_they_like():
     assert (
         fk.circshift(IMAGE, (HUGE, -HUGE)) == np.roll(IMAGE, (HUGE % 20, -HUGE % 20), (0, 1))
     ).all()
+
+
+UNITS = [2.0**-532, 2.0**-300, 2.0**-150, 2.0**150, 2.0**400, 2.0**508]
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ridge": "gcv"},
+        {"solver": "gradient_descent"},
+        {"solver": "fista"},
+        {"method": "lad"},
+        {"method": "fft"},
+        {"method": "richardson_lucy"},
+    ],
+    ids=str,
+)
+def test_other_units_change_nothing_or_are_refused_by_name(unit, options, rng):
+    """Units that are powers of two: every digit stays."""
+    source, kernel = rng.random((40, 40)) + 0.1, rng.random((3, 3))
+    result = fk.convolve(source, kernel, "same", "mirror") + 0.01 * rng.random((40, 40))
+    want = fk.estimate_kernel(source, result, 3, **options).kernel
+    told = None
+    try:
+        found = fk.estimate_kernel(source * unit, result * unit, 3, **options).kernel
+    except ValueError as refused:
+        told = str(refused)
+    if told is None:
+        np.testing.assert_array_equal(found, want)
+    else:
+        assert re.match("(source|result)( and result)? (must have|hold)", told)
+        assert not 2.0**-150 <= unit <= 2.0**150

@@ -33,6 +33,9 @@ from fastkernel.estimation.solvers.solution import Solution
 _EPS = float(np.finfo(np.float64).eps)
 _FLOAT64 = np.dtype(np.float64)
 
+# Sums of squares from which shares of rounding are numbers.
+_LEAST_ENERGY = 2.0**-1000
+
 # A frequency whose power is less than this many times that of rounding is empty. Where more than
 # a few of the highest are, the result has what the source cannot tell (the cut edge of a stamp),
 # and the guard leaves this share of the result, as a ratio of root mean squares, unexplained.
@@ -439,6 +442,13 @@ def _finite_row_spectra(
     if not math.isfinite(found.energy):
         refuse_non_finite(name, image)
         refuse_overflow()
+    if 0 < found.energy < _LEAST_ENERGY:
+        msg = (
+            f"{name} must have a sum of squares from {_LEAST_ENERGY:.0e} for method='fft', got "
+            f"{found.energy:.1e}: what follows from it is no number of float64; give the pixels "
+            "another unit, in which they are near 1"
+        )
+        raise ValueError(msg)
     return found
 
 
