@@ -56,9 +56,23 @@ def _numba_cache() -> str:
     folder = _cache_path()
     if folder is None:
         return "none"
-    shared = folder.exists() and folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    warning = "; others may write there, and what they write is run" if shared else ""
+    shared = _open_to_others(folder)
+    where = "there" if shared == folder else f"in {str(shared)!r} above it"
+    warning = "" if shared is None else f"; others may write {where}, and what they write is run"
     return f"{str(folder)!r}{warning}"
+
+
+def _open_to_others(folder: Path) -> Path | None:
+    """Return the folder, or one above it, in which others may put something else in its place.
+
+    In a sticky folder, such as that of temporary files, what is there stays its owner's.
+    """
+    for place in (folder, *folder.parents):
+        mode = place.stat().st_mode if place.exists() else 0
+        sticky = place != folder and mode & stat.S_ISVTX
+        if mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            return place
+    return None
 
 
 def _cache_path() -> Path | None:

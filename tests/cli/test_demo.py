@@ -115,6 +115,14 @@ def test_doctor_warns_of_a_shared_cache(tmp_path, monkeypatch, capsys):
     tmp_path.chmod(0o777)
     assert main(["doctor"]) == 0
     assert "others may write there" in capsys.readouterr().out
+    cache = tmp_path / "loops"
+    cache.mkdir(0o755)
+    monkeypatch.setattr(doctor, "_cache_path", lambda: cache)
+    assert main(["doctor"]) == 0
+    assert f"others may write in {str(tmp_path)!r} above it" in capsys.readouterr().out
+    tmp_path.chmod(0o1777)
+    assert main(["doctor"]) == 0
+    assert "others may write" not in capsys.readouterr().out
     monkeypatch.setattr(doctor, "_cache_path", lambda: None)
     monkeypatch.setattr(doctor, "_PACKAGES", ("no-such-package",))
     assert main(["doctor"]) == 0
