@@ -31,12 +31,16 @@ EPS = float(np.finfo(np.float64).eps)
 PATIENCE, AT_ONCE = 120, 2
 
 
+def _command(name: str, *args: Any) -> list[str]:
+    """What starts a child."""
+    return [sys.executable, "-W", "ignore", "-m", "bench.abuse_children", name, *map(str, args)]
+
+
 def child(name: str, *args: Any, env: dict[str, str] | None = None) -> tuple[int | str, str]:
     """Run a child of `abuse_children` to its end: how it ended, and what it printed last."""
-    command = [sys.executable, "-W", "ignore", "-m", "bench.abuse_children", name, *map(str, args)]
     try:
         done = subprocess.run(
-            command,
+            _command(name, *args),
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -68,8 +72,9 @@ def first_calls(n: int) -> Iterator[dict[str, Any]]:
 
     def pressed(delay: float, cache: str | None) -> tuple[int | str, str]:
         env = os.environ | ({"NUMBA_CACHE_DIR": cache} if cache else {})
-        command = [sys.executable, "-W", "ignore", "-m", "bench.abuse_children", "first_call"]
-        with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=env) as process:
+        with subprocess.Popen(
+            _command("first_call"), stdout=-1, stderr=-1, text=True, env=env
+        ) as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(delay)
@@ -110,17 +115,7 @@ def presses(n: int) -> Iterator[dict[str, Any]]:
     rng, every = random.Random(1), []
     for what in abuse_children.LONG:
         late = []
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "bench.abuse_children",
-            "long",
-            what,
-            str(n),
-        ]
-        with subprocess.Popen(command, stdout=-1, text=True) as process:
+        with subprocess.Popen(_command("long", what, n), stdout=-1, text=True) as process:
             assert process.stdout is not None
             for _ in range(n):
                 process.stdout.readline()

@@ -119,9 +119,9 @@ class ShiftProducts:
         self, pair: Pair, kernel_shape: Shape, scales: tuple[Scale, Scale], sums: WeightedLags
     ) -> None:
         self._pair, self._shape, self._scales, self._sums = pair, kernel_shape, scales, sums
-        self.powers = Powers.of(len(sums.ahead) - 1)
-        self._down, self._across = map(np.array, self.powers)
         self._degree = len(sums.ahead) - 1
+        self.powers = Powers.of(self._degree)
+        self._down, self._across = map(np.array, self.powers)
         self._sides = [
             _Sides.of(scale, n) for scale, n in zip(scales, pair.window.shape, strict=True)
         ]

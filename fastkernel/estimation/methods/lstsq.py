@@ -49,11 +49,11 @@ FORMED = 4096
 
 # Share of the taps' size that rounding may reach before the pixels are read again, and how often.
 _ROUNDING_ALLOWED = 1e-11
+MAX_REFINEMENTS = 3
 
 # Times what rounding hides of the energy, up to which all of it may be rounding: 2.1 was the most
 # of 141 exact pairs.
 _HIDDEN = 4.0
-MAX_REFINEMENTS = 3
 
 # Root mean square, in levels, that rounding alone may leave; and the part of a residual that is
 # left without pixels at the ends of their range, from which down they are taken for cut off.
