@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastkernel
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 from . import abuse_children, report
 

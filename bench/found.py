@@ -21,7 +21,7 @@ import fastkernel
 from fastkernel import psf
 from fastkernel._images.crops import crop_of
 from fastkernel._images.levels import decode, encode
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 from . import report
 

@@ -51,7 +51,7 @@ _HOME = {
     "KernelStack": "estimation.stacks.kernel_stack",
     "MatchFlag": "estimation.difference.image_match",
     "NormalEquations": "estimation.equations.normal_equations",
-    "SingularFitError": "errors",
+    "SingularFitError": "estimation.errors",
     "circshift": "convolution.shift",
     "convolution_matrix": "convolution.matrix",
     "convolution_operator": "convolution.operator",
@@ -124,13 +124,13 @@ if TYPE_CHECKING:
     from fastkernel.convolution.shift import circshift as circshift
     from fastkernel.convolution.shift import fftshift as fftshift
     from fastkernel.convolution.shift import ifftshift as ifftshift
-    from fastkernel.errors import SingularFitError as SingularFitError
     from fastkernel.estimation.difference.image_match import ImageMatch as ImageMatch
     from fastkernel.estimation.difference.image_match import MatchFlag as MatchFlag
     from fastkernel.estimation.difference.match_images import match_images as match_images
     from fastkernel.estimation.equations.formed import normal_equations as normal_equations
     from fastkernel.estimation.equations.normal_equations import NormalEquations as NormalEquations
     from fastkernel.estimation.equations.residual import residual_equations as residual_equations
+    from fastkernel.estimation.errors import SingularFitError as SingularFitError
     from fastkernel.estimation.estimate import estimate_kernel as estimate_kernel
     from fastkernel.estimation.fields.estimate_kernel_field import (
         estimate_kernel_field as estimate_kernel_field,

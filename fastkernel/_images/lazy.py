@@ -1,6 +1,8 @@
 """Images that are read when they are sliced: HDF5 and Zarr datasets and their like."""
 
 from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastkernel._images.borders import Part, parts_of
 from fastkernel._images.masks import unmasked
+from fastkernel._loops._unbroken import import_whole
 from fastkernel._typing import AnyArray, Boundary, Shape
 
 
@@ -106,6 +109,16 @@ def is_dask(value: Any) -> bool:
         and hasattr(part, "chunks")
         for part in (value, getattr(value, "data", None))
     )
+
+
+@cache
+def handed_over(module: str) -> ModuleType:
+    """Return the module of `fastkernel.dask` that serves such images.
+
+    By its name, and when the first one comes: it stands above whoever hands an image over to it,
+    who knows nothing else of it.
+    """
+    return import_whole(f"fastkernel.dask.{module}")
 
 
 def read(image: LazyImage, origin: Shape, shape: Shape, boundary: Boundary) -> AnyArray:

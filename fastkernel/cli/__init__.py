@@ -15,7 +15,7 @@ from fastkernel.cli.errors import CommandError, OutputError, SomeFailedError
 from fastkernel.cli.options import read_options
 from fastkernel.cli.streams import Stream, standard_streams
 from fastkernel.cli.voice import complain
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141

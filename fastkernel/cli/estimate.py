@@ -34,8 +34,8 @@ from fastkernel.cli.residual import residual_picture
 from fastkernel.cli.table import is_bars, kernel_table
 from fastkernel.cli.unknowns import asked_of
 from fastkernel.cli.voice import Voice, columns
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import plot_fit
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.quality import ROUNDING_RMS, Facts, Verdict
 
 if TYPE_CHECKING:

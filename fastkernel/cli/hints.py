@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastkernel._typing import AnyArray, FloatArray, Shape
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 # Side of the part of the images that the trials see.
 _SIDE = 512

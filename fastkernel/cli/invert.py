@@ -24,7 +24,7 @@ from fastkernel.cli.output import (
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.table import kernel_table
 from fastkernel.cli.voice import Voice, columns
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 if TYPE_CHECKING:
     from fastkernel import InverseFit

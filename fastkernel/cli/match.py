@@ -15,7 +15,7 @@ from fastkernel.cli.fits import SUFFIXES, astropy_fits, fits_bytes, is_fits, par
 from fastkernel.cli.output import check_target, json_text, write_file
 from fastkernel.cli.progress import ProgressBar
 from fastkernel.cli.voice import Voice
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 if TYPE_CHECKING:
     from fastkernel.estimation.difference.image_match import ImageMatch

@@ -20,7 +20,7 @@ from fastkernel._images.checks import (
     as_workers,
     refuse_non_finite,
 )
-from fastkernel._images.lazy import LazyImage, is_dask
+from fastkernel._images.lazy import LazyImage, handed_over, is_dask
 from fastkernel._images.windows import Window, window_of_mode
 from fastkernel._machine.tiles import split
 from fastkernel._typing import (
@@ -208,10 +208,9 @@ def _filtered(
 ) -> AnyArray:
     """Check the arguments and run."""
     if is_dask(image) and channel_axis is None and not isinstance(out, np.ndarray):
-        from fastkernel.dask.convolve import filtered
-
         there = method, dtype, fill_value, out, True, 1 if workers is None else workers
-        found: AnyArray = filtered(image, kernel, mode, boundary, *there, flipped=flipped)
+        asked_there = image, kernel, mode, boundary, *there
+        found: AnyArray = handed_over("convolve").filtered(*asked_there, flipped=flipped)
         return found
     ndim = 2 if channel_axis is None else 3
     given = as_image(image, "image", ndim, lazy=channel_axis is None)

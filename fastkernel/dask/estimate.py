@@ -27,8 +27,8 @@ from fastkernel._typing import (
 )
 from fastkernel.dask.equations import Way, as_way, counted_of, residual_of
 from fastkernel.dask.pairs import ClusterPair, as_pair
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit
 from fastkernel.estimation.methods.lstsq import (
     CUT_OFF,

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastkernel._images.checks import as_callback, as_choice, as_flag, as_workers
-from fastkernel._images.lazy import is_dask
+from fastkernel._images.lazy import handed_over, is_dask
 from fastkernel._images.pairs import as_pairs
 from fastkernel._images.usable import PixelRules
 from fastkernel._machine.run import Run
@@ -290,9 +290,8 @@ def estimate_kernel(
     """
     asked = locals()
     if is_dask(source) or is_dask(result):
-        from fastkernel.dask.estimate import estimate_given
-
-        return estimate_given(asked, _defaults())
+        on_cluster: KernelFit = handed_over("estimate").estimate_given(asked, _defaults())
+        return on_cluster
     for name in _flags():
         as_flag(asked[name], name)
     chosen = method_of(as_choice(method, "method", METHODS))

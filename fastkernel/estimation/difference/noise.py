@@ -13,8 +13,8 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import nnls
 
 from fastkernel._typing import BoolArray, FloatArray
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.difference.exposures import Exposure, local_sky, places_of
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fields.kernel_field import KernelField
 
 # Steps of light, in standard deviations of the sky: bright enough to tell a slope, and not so

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import linalg
 
 from fastkernel._typing import FloatArray, Shape
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.polynomial import polynomial_image
 from fastkernel.estimation.solvers.direct import factorise
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import linalg
 
 from fastkernel._typing import FloatArray, Ridge, Shape
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fields.field_sums import FieldSums
 from fastkernel.estimation.fields.frame import Frame
 from fastkernel.estimation.fields.unknowns import Unknowns

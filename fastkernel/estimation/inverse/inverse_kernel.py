@@ -32,13 +32,13 @@ from fastkernel._typing import (
     Progress,
     Shape,
 )
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display import (
     answer_html,
     answer_text,
     iterations_fact,
     plot_inverse,
 )
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.inverse.inverse_methods import (
     DESCENTS,
     Limits,

@@ -25,7 +25,7 @@ from fastkernel.convolution.convolve import convolved
 from fastkernel.convolution.matrix import convolution_matrix
 from fastkernel.convolution.operator import convolution_operator
 from fastkernel.convolution.request import as_taps
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.solvers.descents import largest_eigenvalue
 from fastkernel.estimation.solvers.direct import Factor, factorise
 

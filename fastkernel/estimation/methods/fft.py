@@ -24,7 +24,7 @@ from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, split
 from fastkernel._typing import AnyArray, FloatArray, Norm, Progress, Shape
 from fastkernel.convolution.convolve import convolved
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.methods.fft_noise import noise_power, power_of, rounding_power
 from fastkernel.estimation.problem import Problem

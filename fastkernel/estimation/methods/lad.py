@@ -16,8 +16,8 @@ from fastkernel._images.pairs import OMIT, Fitted, Pair, held, used_images
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import wait_for
 from fastkernel._typing import FloatArray, LadSolver, Progress
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.formed import gathered
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.methods.lad_points import (
     AllPixels,

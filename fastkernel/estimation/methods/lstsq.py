@@ -12,7 +12,6 @@ from fastkernel._images.checks import as_choice, as_flag, as_number
 from fastkernel._images.pairs import Fitted, Pair, held
 from fastkernel._machine.run import Run
 from fastkernel._typing import Errors, FloatArray, Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import as_background, coefficients_of
 from fastkernel.estimation.equations.chosen_rows import rows_of
 from fastkernel.estimation.equations.clipping import (
@@ -32,6 +31,7 @@ from fastkernel.estimation.equations.residual import (
 )
 from fastkernel.estimation.equations.scatter import scatter_of
 from fastkernel.estimation.equations.source_sums import noise_energies
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.methods.lstsq_noisy import pull_of, with_less_ridge, with_ridge
 from fastkernel.estimation.methods.lstsq_sampled import corrected, share_of_rows

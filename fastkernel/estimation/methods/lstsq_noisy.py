@@ -9,7 +9,7 @@ import numpy as np
 from fastkernel._images.pairs import Pair
 from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Ridge
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.solvers.bases import reduced
 from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.penalties import Penalty

@@ -16,13 +16,13 @@ from fastkernel._loops import ratios, stencil
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tile, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.source_sums import source_sums
 from fastkernel.estimation.equations.sweeps import View, sweep
 from fastkernel.estimation.equations.transformed_sweeps import (
     sweep_by_transforms,
     transforms_win,
 )
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fit import KernelFit, fit_of
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.direct import refuse_too_few

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastkernel._typing import FloatArray, Shape
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.quality import ROUNDING_RMS, Facts, Verdict
 from fastkernel.estimation.report.looks import Look
 from fastkernel.estimation.report.untold import Pattern, least_told

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import fft
 
 from fastkernel._typing import FloatArray, Shape
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 _EPS = float(np.finfo(np.float64).eps)
 _MAX_ITER = 2000

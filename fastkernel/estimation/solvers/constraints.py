@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from fastkernel._typing import AnyArray, FloatArray
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.solvers.direct import Factor, factorise, why_singular
 from fastkernel.estimation.solvers.interior_point import approach, refuse_many_minima
 

@@ -11,7 +11,7 @@ from scipy import fft, linalg
 from fastkernel._loops import descent
 from fastkernel._machine.fft import borrowed_tile_transforms
 from fastkernel._typing import FloatArray, Progress, Shape
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.solvers.bases import tap_groups
 from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.penalties import Penalty

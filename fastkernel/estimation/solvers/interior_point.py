@@ -9,7 +9,7 @@ from scipy import linalg
 
 from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 
 _EPS = float(np.finfo(np.float64).eps)
 _MAX_ITER = 100

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Progress
-from fastkernel.errors import SingularFitError
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.solvers.bases import Basis, reduced, symmetric_basis
 from fastkernel.estimation.solvers.constraints import minimise
 from fastkernel.estimation.solvers.descents import applied, descend

@@ -20,7 +20,6 @@ from fastkernel._images.checks import (
 from fastkernel._loops import lags, rims, small_systems
 from fastkernel._machine.tiles import Scratch, run_jobs, split
 from fastkernel._typing import Background, Border, FloatArray, Progress, Ridge, Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.equations.gathering_cost import (
     int16_tile_is_exact,
@@ -32,6 +31,7 @@ from fastkernel.estimation.equations.gathering_engines import (
     rim_scratch,
     row_length,
 )
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.polynomial import values_of
 from fastkernel.estimation.solvers.direct import refuse_too_few
 from fastkernel.estimation.solvers.options import SolverOptions

@@ -10,9 +10,9 @@ from fastkernel._images.pairs import pair_of
 from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
 from fastkernel._typing import Boundary, Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import BackgroundSums, terms_of
 from fastkernel.estimation.equations.formed import Gathered, gathered
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.unknowns.clipping import without_clipped
 
 # The degrees that are tried, None first, the highest last.

@@ -17,9 +17,9 @@ from fastkernel._images.pairs import Pair
 from fastkernel._machine import lapack
 from fastkernel._machine.run import Run
 from fastkernel._typing import AnyArray, FloatArray, Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.formed import gathered
 from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.solvers.direct import least_eigenvalue
 
 # Strips of a pair, and the bytes that their Gram matrices may take together.

@@ -19,9 +19,9 @@ from fastkernel._images.usable import Observed, PixelRules
 from fastkernel._images.windows import centre
 from fastkernel._machine.run import Run
 from fastkernel._typing import Border, Boundary, Images, NanPolicy, Pixels, Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.display.figures import new_figure, png
 from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.unknowns.clipping import without_clipped
 from fastkernel.estimation.unknowns.held_out import Box, nested_scores, strip_equations
 

@@ -17,9 +17,9 @@ from fastkernel._images.usable import Observed
 from fastkernel._machine.run import Run
 from fastkernel._typing import Light, Shape
 from fastkernel.convolution.convolve import convolved
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.background import background_image, background_of
 from fastkernel.estimation.equations.formed import gathered
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.unknowns.clipping import without_clipped
 
 # Linear light must explain the result this much better: where both explain it alike, as with a

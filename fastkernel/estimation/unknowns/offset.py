@@ -14,9 +14,9 @@ from fastkernel._images.windows import centre
 from fastkernel._machine import lapack
 from fastkernel._machine.run import Run
 from fastkernel._typing import Shape
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.equations.formed import gathered
 from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.unknowns.correlation import Place, correlated
 from fastkernel.estimation.unknowns.held_out import Box, needed, strip_equations
 

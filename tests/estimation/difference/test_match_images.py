@@ -5,9 +5,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import signal
 
-from fastkernel.errors import SingularFitError
 from fastkernel.estimation.difference.image_match import MISSING, MatchFlag
 from fastkernel.estimation.difference.match_images import match_images
+from fastkernel.estimation.errors import SingularFitError
 from tests.shared import gaussian
 from tests.weighted import reached
 
