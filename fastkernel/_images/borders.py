@@ -1,7 +1,7 @@
 """Border rules as index maps: the image beyond its frame, without a padded copy of it."""
 
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,21 @@ from numpy.typing import NDArray
 from fastkernel._typing import AnyArray, Boundary, Shape
 
 OUTSIDE = -1
+
+
+class Places(NamedTuple):
+    """Places of a line, some of which lie beyond its frame.
+
+    Attributes
+    ----------
+    pixels : 1-D intp array
+        Which pixel stands at each, as in `source_index`.
+    inside : (int, int)
+        Half-open range of the places inside the frame, whose pixels follow each other.
+    """
+
+    pixels: NDArray[np.intp]
+    inside: tuple[int, int]
 
 
 def source_index(start: int, stop: int, length: int, boundary: Boundary) -> NDArray[np.intp]:
@@ -81,6 +96,19 @@ def load(
                 part[...] = image[row, col]
             else:
                 part[...] = image[row[:, None], col]
+
+
+# Small pairs ask for the same places in every call; those of large images take a megabyte.
+@lru_cache(8)
+def places_of(start: int, size: int, length: int, boundary: Boundary) -> Places:
+    """Return which pixels of a line stand at ``size`` places, and which places are inside it.
+
+    What is returned is kept: it is not to be changed.
+    """
+    index = source_index(start, start + size, length, boundary)
+    index.flags.writeable = False
+    first, last = (min(max(i - start, 0), size) for i in (0, length))
+    return Places(index, (first, last))
 
 
 Part: TypeAlias = tuple[slice, slice | NDArray[np.intp] | None]

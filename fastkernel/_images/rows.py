@@ -1,4 +1,9 @@
-"""Images, and what stands beyond them, as rows that transforms read."""
+"""Images as rows: those that transforms read, and those that loops read where they stand."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from fastkernel._images.borders import load
 from fastkernel._machine.image_transforms import Rows
@@ -38,3 +43,45 @@ def rows_of(
         load(image, (origin[0] + top, origin[1]), boundary, out)
 
     return Rows(read, frame[0] if count is None else count)
+
+
+class FlatPixels(NamedTuple):
+    """The pixels of an image as they stand.
+
+    Attributes
+    ----------
+    pixels : 1-D array
+        Row after row, with what may stand between rows; a view that cannot be written to.
+    stride : int
+        From one row to the next, in pixels.
+    """
+
+    pixels: AnyArray
+    stride: int
+
+
+def flat_pixels(image: Any) -> FlatPixels | None:
+    """Return the pixels of an image row after row, as they stand.
+
+    Parameters
+    ----------
+    image : (rows, cols) array or other image
+        Anything that a `Pair` holds.
+
+    Returns
+    -------
+    FlatPixels or None
+        None where the image is no array, or a row of it not one pixel after the other.
+    """
+    if not isinstance(image, np.ndarray) or not (image.flags.aligned and image.dtype.isnative):
+        return None
+    (m, n), size, array = image.shape, image.itemsize, np.asarray(image)
+    if array.flags.c_contiguous:
+        stride, flat = n, array.reshape(-1)
+    else:
+        stride, rest = divmod(array.strides[0], size)
+        if array.strides[1] != size or rest or stride < n:
+            return None
+        flat = as_strided(array, ((m - 1) * stride + n,), (size,))
+    flat.flags.writeable = False
+    return FlatPixels(flat, stride)

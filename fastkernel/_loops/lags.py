@@ -1,53 +1,41 @@
 """Lagged products of images: the sums over pixels from which normal equations are assembled.
 
-A loop checks nothing, allocates no result, starts no thread and calls only this file. Scratch is
-C-ordered float64, or int16 where both images hold integers of at most 8 bits.
+A loop checks nothing, allocates no result, starts no thread and calls only this file and the march.
+Scratch is C-ordered float64, or int16 where both images hold integers of at most 8 bits.
 """
 
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import config, types
-from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba import config
+from numba.extending import register_jitable
 from numpy.typing import DTypeLike, NDArray
 
 from fastkernel._loops._jit import loop
 from fastkernel._loops._lanes import LANES, alike, load, store
-from fastkernel._loops._processor import REGISTERS, VECTOR_BYTES
+from fastkernel._loops._march import (
+    ACROSS,
+    AHEAD,
+    LINE_LAGS,
+    MOMENTS,
+    SWAPPED,
+    TILE_LAGS,
+    lag_groups,
+    march,
+)
+from fastkernel._loops._march import MAX_LAGS as MAX_LAGS
+from fastkernel._loops._march import vector_lanes as vector_lanes
+from fastkernel._loops._processor import VECTOR_BYTES
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
-# Lags of one pass: 3 * 5 accumulators, 8 window vectors and a few operands fit 32 registers. Half
-# as many hold those of 3 lags of three kinds, or of 4 of two; where what is read does not stay in
-# the first cache, more lags a reading are worth more than that.
-MAX_LAGS = 5
-_TILE_LAGS, _LINE_LAGS = (5, 5) if REGISTERS == 32 else (3, 4)
-
 # Vectors of a cache line.
 SIDE = max(1, 64 // VECTOR_BYTES)
 
-# The sums that a march can take of each lag (see `add_tiles`), as bits.
-MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
+# Sums that `add_tiles` takes of each lag.
 KINDS = 3
-
-
-@register_jitable
-def lag_groups(count: int, most: int) -> list[tuple[int, int]]:
-    """Return the groups in which ``count`` lags are marched, as (first lag, lags): of even size.
-
-    A march of few lags has too few sums under way to keep the multipliers busy.
-    """
-    n = -(-count // most)
-    return [(i * count // n, (i + 1) * count // n - i * count // n) for i in range(n)]
-
-
-def vector_lanes(dtype: DTypeLike) -> int:
-    """Return how many pixels of ``dtype`` one vector holds."""
-    return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
 def sums_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -59,224 +47,6 @@ def sums_shape(kernel_shape: tuple[int, int], dtype: DTypeLike) -> tuple[int, in
     """Return the shape of the lane sums that `add_tiles` works in."""
     p, q = kernel_shape
     return q, KINDS * p, VECTOR_BYTES // sums_dtype(dtype).itemsize
-
-
-def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
-    """March as `_march` does, in NumPy: what runs when the JIT is off."""
-    lanes = vector_lanes(x.dtype)
-    inside = np.arange(col, col + lanes) < width
-
-    def column(image, first, left):
-        return image[first : first + height, left : left + lanes].astype(sums.dtype)
-
-    place = 0
-    for kind in (MOMENTS, AHEAD, ACROSS, SWAPPED):
-        for i in range(n if kinds & kind else 0):
-            ahead = np.where(inside, column(x, row + lag + i, col + shift), 0)
-            here = np.where(inside, column(x, row, col + shift), 0)
-            a, b = {
-                MOMENTS: (ahead, column(y, row, col)),
-                AHEAD: (ahead, column(x, row, col)),
-                ACROSS: (column(x, row + lag + i, col), here),
-                SWAPPED: (ahead, column(y, row, col)[:, np.arange(lanes) ^ 1]),
-            }[kind]
-            # An integer product is twice as wide as its factors: neighbours share a lane.
-            found = (a * b).sum(axis=0).reshape(VECTOR_BYTES // sums.itemsize, -1).sum(axis=1)
-            sums[place, : len(found)] += found
-            place += 1
-
-
-# The sets of sums that the loops below ask for, and of how many lags at most.
-_CASES = {
-    MOMENTS: MAX_LAGS,
-    MOMENTS | AHEAD: _TILE_LAGS,
-    MOMENTS | ACROSS: _LINE_LAGS,
-    MOMENTS | AHEAD | ACROSS: _TILE_LAGS,
-    MOMENTS | SWAPPED: MAX_LAGS,
-}
-
-
-class _March:
-    """Emits the code of one march: a column of vectors, walked down row by row.
-
-    Every accumulator stays in a register from the first row to the last, and a pixel that serves
-    several lags is loaded once and handed from row to row. Written as a plain loop the sums would
-    be folded at the end of every row, and LLVM's vectoriser would not block over lags: 8 to 20
-    thousand million multiply-adds a second where this reaches 35 (float64) and 90 (int16).
-    The vectors are plain LLVM vectors, so any processor can run them.
-    """
-
-    def __init__(self, context, builder, signature, args):
-        x, y, sums = (
-            cgutils.create_struct_proxy(signature.args[i])(context, builder, value=args[i])
-            for i in (0, 1, 10)
-        )
-        self.builder = builder
-        self.index = ir.IntType(64)
-        pixel = context.get_data_type(signature.args[0].dtype)
-        total = context.get_data_type(signature.args[10].dtype)
-        self.bytes = context.get_abi_sizeof(pixel)
-        self.lanes = VECTOR_BYTES // self.bytes
-        self.integer = isinstance(pixel, ir.IntType)
-        self.vector = ir.VectorType(pixel, self.lanes)
-        self.total = ir.VectorType(total, VECTOR_BYTES // context.get_abi_sizeof(total))
-        self.x, self.y, self.sums = x.data, y.data, sums.data
-        self.x_stride, self.y_stride = (
-            cgutils.unpack_tuple(builder, array.shape)[-1] for array in (x, y)
-        )
-        # The sums may be part of wider rows.
-        self.sums_stride = builder.sdiv(
-            cgutils.unpack_tuple(builder, sums.strides)[-2],
-            ir.Constant(self.index, context.get_abi_sizeof(total)),
-        )
-        self.row, self.col, shift, self.lag, self.height, width = args[2:8]
-        self.ahead_col = builder.add(self.col, shift)
-        self.inside = self._lanes_before(builder.sub(width, self.col))
-
-    def _lanes_before(self, count):
-        """Return the mask of the lanes whose number is below ``count``: all bits set, or none.
-
-        Read from a table, it stays in one register, where what a comparison finds is widened
-        again in every turn of the loop.
-        """
-        b, lanes = self.builder, self._number(self.lanes)
-        bits = ir.IntType(8 * self.bytes)
-        table = ir.ArrayType(bits, 2 * self.lanes)
-        known = ir.Constant(table, [-1] * self.lanes + [0] * self.lanes)
-        place = cgutils.global_constant(b, f"lanes_of_{self.bytes}", known)
-        count = b.select(b.icmp_signed("<", count, lanes), count, lanes)
-        start = b.bitcast(place, bits.as_pointer())
-        address = b.gep(start, [b.sub(lanes, count)])
-        mask = ir.VectorType(bits, self.lanes)
-        return b.load(b.bitcast(address, mask.as_pointer()), align=self.bytes)
-
-    def _number(self, value):
-        return ir.Constant(self.index, value)
-
-    def _load(self, data, stride, row, col):
-        b = self.builder
-        address = b.gep(data, [b.add(b.mul(row, stride), col)])
-        return b.load(b.bitcast(address, self.vector.as_pointer()), align=self.bytes)
-
-    def _at(self, row):
-        return self._load(self.x, self.x_stride, row, self.col)
-
-    def _ahead(self, row):
-        # Lanes past the tile's last column are zeroed in one factor of every product.
-        b, vector = self.builder, self._load(self.x, self.x_stride, row, self.ahead_col)
-        bits = b.and_(b.bitcast(vector, self.inside.type), self.inside)
-        return b.bitcast(bits, self.vector)
-
-    def _multiply_add(self, total, a, b):
-        builder = self.builder
-        if not self.integer:
-            product = builder.fmul(a, b, flags=["contract"])
-            return builder.fadd(total, product, flags=["contract"])
-        # Sixteen-bit products, neighbours added: one instruction where the processor has one.
-        wide = ir.VectorType(self.total.element, self.lanes)
-        product = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
-        picks = ir.VectorType(ir.IntType(32), self.total.count)
-        empty = ir.Constant(wide, ir.Undefined)
-        even, odd = (
-            builder.shuffle_vector(
-                product,
-                empty,
-                ir.Constant(
-                    picks, [ir.Constant(ir.IntType(32), 2 * i + k) for i in range(picks.count)]
-                ),
-            )
-            for k in (0, 1)
-        )
-        return builder.add(total, builder.add(even, odd))
-
-    def _swapped(self, vector):
-        """Return a vector of complex numbers with real and imaginary parts exchanged."""
-        number = ir.IntType(32)
-        order = [ir.Constant(number, i ^ 1) for i in range(self.lanes)]
-        picks = ir.Constant(ir.VectorType(number, self.lanes), order)
-        return self.builder.shuffle_vector(vector, ir.Constant(self.vector, ir.Undefined), picks)
-
-    def emit(self, n, kinds):
-        """Emit the march over ``n`` lags that takes ``kinds`` of sums, and continue after it."""
-        b, number = self.builder, self._number
-        crossed, n_kinds = bool(kinds & ACROSS), kinds.bit_count()
-        lowest = b.add(self.row, self.lag)
-        window = [self._ahead(b.add(lowest, number(i))) for i in range(n - 1)]
-        crossed_window = [self._at(b.add(lowest, number(i))) for i in range(n - 1) if crossed]
-        places = [
-            b.bitcast(
-                b.gep(self.sums, [b.mul(number(i), self.sums_stride)]), self.total.as_pointer()
-            )
-            for i in range(n_kinds * n)
-        ]
-        start = [b.load(place, align=4) for place in places]
-        before, body = b.block, b.append_basic_block("march")
-        after = b.append_basic_block("marched")
-        b.branch(body)
-        b.position_at_end(body)
-
-        def carried(values):
-            slots = [b.phi(value.type) for value in values]
-            for slot, value in zip(slots, values, strict=True):
-                slot.add_incoming(value, before)
-            return slots
-
-        row = carried([self.row])[0]
-        held, crossed_held, totals = carried(window), carried(crossed_window), carried(start)
-        newest = b.add(b.add(row, self.lag), number(n - 1))
-        ahead = [*held, self._ahead(newest)]
-        factors = []
-        if kinds & MOMENTS:
-            y = self._load(self.y, self.y_stride, row, self.col)
-            factors += [(v, y) for v in ahead]
-        if kinds & AHEAD:
-            x = self._at(row)
-            factors += [(v, x) for v in ahead]
-        if crossed:
-            across, here = [*crossed_held, self._at(newest)], self._ahead(row)
-            factors += [(v, here) for v in across]
-        if kinds & SWAPPED:
-            swapped = self._swapped(y)
-            factors += [(v, swapped) for v in ahead]
-        done = [
-            self._multiply_add(total, *pair) for total, pair in zip(totals, factors, strict=True)
-        ]
-        following = b.add(row, number(1))
-        row.add_incoming(following, body)
-        handed = [*ahead[1:], *(across[1:] if crossed else []), *done]
-        for slot, value in zip([*held, *crossed_held, *totals], handed, strict=True):
-            slot.add_incoming(value, body)
-        b.cbranch(b.icmp_signed("<", following, b.add(self.row, self.height)), body, after)
-        b.position_at_end(after)
-        for place, value in zip(places, done, strict=True):
-            b.store(value, place, align=4)
-
-
-def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kinds, n, sums):
-    """March down a column of vectors and add its lagged products to ``sums``, kind by kind."""
-    args = (x, y, *[types.intp] * 8, sums)
-
-    def codegen(context, builder, signature, values):
-        march = _March(context, builder, signature, values)
-        kinds, n = values[8:10]
-        whole = builder.add(builder.mul(kinds, ir.Constant(kinds.type, MAX_LAGS + 1)), n)
-        end = builder.append_basic_block("end")
-        switch = builder.switch(whole, end)
-        for case_kinds, most in _CASES.items():
-            # Integers have no spectra.
-            for case_n in range(1, 1 if march.integer and case_kinds & SWAPPED else most + 1):
-                block = builder.append_basic_block(f"march_{case_kinds}_{case_n}")
-                switch.add_case(case_kinds * (MAX_LAGS + 1) + case_n, block)
-                builder.position_at_end(block)
-                march.emit(case_n, case_kinds)
-                builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    return types.void(*args), codegen
-
-
-_march = _march_plain if config.DISABLE_JIT else intrinsic(_march_typed)
 
 
 @_loop
@@ -309,30 +79,119 @@ def add_tiles(x, y, tile_shape, everything, sums, out):
 
     the last only for ``j > 0``. Cost: ``3pq - p`` multiply-adds per pixel.
     """
-    height, width = tile_shape
-    p, q = out.shape[2:]
-    lanes = VECTOR_BYTES // x.itemsize
-    groups = lag_groups(p, _TILE_LAGS if everything else MAX_LAGS)
     for tile in range(len(x)):
-        source, result, found = x[tile], y[tile], out[tile]
-        sums[:] = 0
-        for col in range(0, width, lanes):
-            for shift in range(q):
-                kinds = MOMENTS
-                if everything:
-                    kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
-                for lag, n in groups:
-                    place = sums[shift, KINDS * lag :]
-                    _march(source, result, 0, col, shift, lag, height, width, kinds, n, place)
+        _add_tile(x[tile], y[tile], tile_shape, everything, sums, out[tile])
+
+
+@register_jitable
+def _add_tile(source, result, tile_shape, everything, sums, found):
+    """Do what `add_tiles` says, of one tile."""
+    (height, width), (p, q) = tile_shape, found.shape[1:]
+    lanes = VECTOR_BYTES // source.itemsize
+    groups = lag_groups(p, TILE_LAGS if everything else MAX_LAGS)
+    sums[:] = 0
+    for col in range(0, width, lanes):
         for shift in range(q):
-            n_kinds = (KINDS if shift > 0 else 2) if everything else 1
+            kinds = MOMENTS
+            if everything:
+                kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
             for lag, n in groups:
-                for kind in range(n_kinds):
-                    for i in range(n):
-                        total = 0.0
-                        for lane in range(sums.shape[2]):
-                            total += sums[shift, KINDS * lag + kind * n + i, lane]
-                        found[kind, lag + i, shift] += total
+                place = sums[shift, KINDS * lag :]
+                march(source, result, 0, col, shift, lag, height, width, kinds, n, place)
+    for shift in range(q):
+        n_kinds = (KINDS if shift > 0 else 2) if everything else 1
+        for lag, n in groups:
+            for kind in range(n_kinds):
+                for i in range(n):
+                    total = 0.0
+                    for lane in range(sums.shape[2]):
+                        total += sums[shift, KINDS * lag + kind * n + i, lane]
+                    found[kind, lag + i, shift] += total
+
+
+def _copy_plain(pixels, out):
+    """Copy as `_copy` does, in NumPy: what runs when the JIT is off."""
+    out[:] = pixels[: len(out)]
+
+
+@register_jitable
+def _copy_jitted(pixels, out):
+    """Cast the first pixels of a row into all of another."""
+    for c in range(len(out)):
+        out[c] = pixels[c]
+
+
+_copy: Any = _copy_plain if config.DISABLE_JIT else _copy_jitted
+
+
+@register_jitable
+def _read(image, stride, rows, cols, inside, out):
+    """Cast what stands at some rows and columns of a flat image, and zeros where vectors reach."""
+    width, (first, last) = len(cols), inside
+    for r in range(len(rows)):
+        line, row = out[r], rows[r]
+        if row < 0:
+            line[:] = 0
+            continue
+        pixels = image[row * stride : row * stride + stride]
+        for c in range(first):
+            line[c] = pixels[cols[c]] if cols[c] >= 0 else 0
+        if first < last:
+            _copy(pixels[cols[first] :], line[first:last])
+        for c in range(last, width):
+            line[c] = pixels[cols[c]] if cols[c] >= 0 else 0
+        line[width:] = 0
+
+
+@_loop
+def add_image_tiles(source, result, strides, places, inside, origin, tiles, x, y, sums, out):
+    r"""Add the lagged products of tiles of two images, as they stand in memory, to ``out``.
+
+    Parameters
+    ----------
+    source, result : 1-D arrays of one dtype
+        All pixels of the images, row after row.
+    strides : (int, int)
+        How far their rows are apart, in pixels.
+    places : (rows, cols), each a 1-D int array
+        Which row and column of the source stands at each place of the window and around it,
+        negative for zeros.
+    inside : (int, int)
+        Half-open range of the places in ``cols`` that are the source's own, one after the other.
+    origin : int
+        Where the window begins in ``result``.
+    tiles : (n, 4) int array
+        ``(top, left, height, width)`` of each, in pixels of the window.
+    x, y : 2-D arrays of float64 or int16
+        Room for a tile of each, as `add_tiles` reads it. The last one is left there.
+    sums : `sums_shape` array of `sums_dtype`
+        Working space.
+    out : (3, p, q) float64 array
+        Accumulators, updated in place.
+
+    Returns
+    -------
+    float
+        The energy of the result, see `energy`.
+
+    Notes
+    -----
+    The sums of `add_tiles`. Cost: ``3pq - p + 1`` multiply-adds per pixel.
+    """
+    (p, q), (rows, cols), total = out.shape[1:], places, 0.0
+    for i in range(len(tiles)):
+        top, left, height, width = tiles[i]
+        down, across = rows[top : top + height + p - 1], cols[left : left + width + q - 1]
+        first = min(max(inside[0] - left, 0), len(across))
+        last = min(max(inside[1] - left, first), len(across))
+        _read(source, strides[0], down, across, (first, last), x)
+        for r in range(height):
+            start = origin + (top + r) * strides[1] + left
+            _copy(result[start : start + width], y[r][:width])
+            y[r][width:] = 0
+        _add_tile(x, y, (height, width), True, sums, out)
+        total += _energy(y, (height, width))
+    return total
 
 
 @_loop
@@ -361,14 +220,14 @@ def add_line_products(lines, length, block, sums, out):
     """
     lags, n = out.shape[0], out.shape[1]
     lanes = sums.shape[1]
-    groups = lag_groups(lags, _LINE_LAGS)
+    groups = lag_groups(lags, LINE_LAGS)
     for row in range(0, length, block):
         height = min(block, length - row)
         for col in range(0, n, lanes):
             for shift in range(n - col):
                 for lag, m in groups:
                     sums[:] = 0
-                    _march(lines, lines, row, col, shift, lag, height, n, MOMENTS | ACROSS, m, sums)
+                    march(lines, lines, row, col, shift, lag, height, n, MOMENTS | ACROSS, m, sums)
                     for i in range(m):
                         for u in range(col, min(col + lanes, n - shift)):
                             out[lag + i, u, u + shift] += sums[i, u - col]
@@ -404,8 +263,8 @@ def add_row_correlations(wide, own, answer, height, own_out, answer_out):
     groups = lag_groups(p, MAX_LAGS)
     for col in range(0, n, lanes):
         for lag, m in groups:
-            _march(wide, own, 0, col, 0, lag, height, n, kinds, m, own_out[2 * lag :, col:])
-            _march(wide, answer, 0, col, 0, lag, height, n, kinds, m, answer_out[2 * lag :, col:])
+            march(wide, own, 0, col, 0, lag, height, n, kinds, m, own_out[2 * lag :, col:])
+            march(wide, answer, 0, col, 0, lag, height, n, kinds, m, answer_out[2 * lag :, col:])
 
 
 @_loop
@@ -449,7 +308,7 @@ def add_weighted_row_correlations(wide, own, weights, height, lines, weighted, o
                 for lag, n in groups:
                     col, part = v * LANES, out[line, v, k, 2 * lag :]
                     width = col + LANES
-                    _march(above, beside, 0, col, 0, lag, height, width, kinds, n, part)
+                    march(above, beside, 0, col, 0, lag, height, width, kinds, n, part)
 
 
 def weighted_row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
@@ -489,6 +348,11 @@ def energy(image, tile_shape):
     -----
     Cost: one multiply-add a pixel.
     """
+    return _energy(image, tile_shape)
+
+
+@register_jitable
+def _energy(image, tile_shape):
     height, width = tile_shape
     total = 0.0
     for r in range(height):

@@ -9,7 +9,7 @@ small pairs, `inverse` the inverse kernels, `display` figures and tables of answ
 
 Comes in: images, shapes, options. Goes out: `KernelFit`, `KernelField`, `ImageMatch`,
 `KernelStack`, `NormalEquations`, `InverseFit`. May import: `convolution`, `_images`, `_machine`,
-`_loops`; within, from the lower of `errors`, `problem`, `display`, `polynomial` and `quality`, `solvers`,
-`fit`, `equations`, `methods`, `inverse`, `stacks` and `unknowns`, `estimate` and `fields`,
-`difference`.
+`_loops`; within, from the lower of `errors`, `problem`, `display`, `polynomial` and `quality`,
+`solvers`, `fit`, `equations`, `methods`, `inverse`, `stacks` and `unknowns`, `estimate` and
+`fields`, `difference`.
 """

@@ -7,12 +7,13 @@ loops see nothing else. What a job finds depends on its tiles alone.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastkernel._images.borders import load
+from fastkernel._images.borders import load, places_of
 from fastkernel._images.pairs import Pair
+from fastkernel._images.rows import flat_pixels
 from fastkernel._loops import lags, rims
 from fastkernel._machine.fft import borrowed_row_transforms
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
@@ -30,6 +31,13 @@ SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
     "integer": np.dtype(np.int16),
     "float": np.dtype(np.float64),
 }
+
+# Dtypes whose pixels a loop casts itself, by engine: each is compiled for by itself. Python casts
+# others tile by tile, where threads wait for each other.
+IN_PLACE = {"integer": ("uint8",), "float": ("uint16", "float32", "float64")}
+
+# Multiply-adds after which a job looks whether to stop: some hundredths of a second.
+UNSTOPPED = 200_000_000
 
 # Enough for an even share on any usual machine, few enough that their sums stay small.
 MAX_JOBS = 64
@@ -81,6 +89,36 @@ def rim_scratch(scratch: Scratch, kernel_shape: Shape, tile_shape: Shape) -> tup
     return tuple(scratch.array(f"rim {i}", shape) for i, shape in enumerate(shapes))
 
 
+class InPlace(NamedTuple):
+    """A pair whose pixels loops read where they stand: what these take beside tiles and scratch."""
+
+    source: AnyArray
+    result: AnyArray
+    strides: tuple[int, int]
+    places: tuple[AnyArray, AnyArray]
+    inside: tuple[int, int]
+    origin: int
+
+    @classmethod
+    def of(cls, pair: Pair, kernel_shape: Shape, engine: str) -> Self | None:
+        """Return what loops read; None if they do not know such images."""
+        source, result, window, *_ = pair
+        if source.dtype != result.dtype or source.dtype.name not in IN_PLACE[engine]:
+            return None
+        x, y = flat_pixels(source), flat_pixels(result)
+        if x is None or y is None:
+            return None
+        rows, cols = (
+            places_of(start, size + k - 1, length, window.boundary)
+            for start, size, k, length in zip(
+                window.source_origin, window.shape, kernel_shape, source.shape, strict=True
+            )
+        )
+        top, left = window.result_origin
+        places, origin = (rows.pixels, cols.pixels), top * y.stride + left
+        return cls(x.pixels, y.pixels, (x.stride, y.stride), places, cols.inside, origin)
+
+
 @dataclass(frozen=True, slots=True)
 class DirectJob:
     """Some tiles of a pair, multiplied in float64 or, where both are narrow integers, in int16."""
@@ -89,36 +127,47 @@ class DirectJob:
     kernel_shape: Shape
     tiles: Sequence[Tile]
     engine: str
+    in_place: InPlace | None
 
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums."""
-        out, energy = np.zeros((1, lags.KINDS, *self.kernel_shape)), 0.0
-        for tile in self.tiles:
+        out, energy = np.zeros((lags.KINDS, *self.kernel_shape)), 0.0
+        height, width = self.tiles[0][2:]
+        together = max(1, UNSTOPPED // (3 * height * width * math.prod(self.kernel_shape)))
+        for start, stop in split(len(self.tiles), together):
             if stopped():
                 break
-            x, y = self._read(tile, scratch)
-            energy += self._add(x, y, tile, scratch, out)
-        return Found(out[0, 0], out[0, 1:], energy)
-
-    def _read(self, tile: Tile, scratch: Scratch) -> tuple[AnyArray, AnyArray]:
-        """Return the source and the result under a tile, of the engine's dtype."""
-        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
-        (top, left, height, width), dtype = tile, SCRATCH_DTYPES[self.engine]
-        cols = width + q - 1
-        x = scratch.rows("x", (height + p - 1, row_length(width, q - 1, dtype)), cols, dtype)
-        y = scratch.rows("y", (height, row_length(width, 0, dtype)), width, dtype)
-        load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
-        load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
-        return x, y
+            energy += self._add(self.tiles[start:stop], scratch, out)[1]
+        return Found(out[0], out[1:], energy)
 
     def _add(
-        self, x: AnyArray, y: AnyArray, tile: Tile, scratch: Scratch, out: FloatArray
-    ) -> float:
-        """Add the lagged products of a tile, and return the energy of its result."""
-        shape, sums_dtype = tile[2:], lags.sums_dtype(x.dtype)
-        sums = scratch.array("sums", lags.sums_shape(self.kernel_shape, x.dtype), sums_dtype)
-        lags.add_tiles(x[None], y[None], shape, True, sums, out)
-        return float(lags.energy(y, shape))
+        self, tiles: Sequence[Tile], scratch: Scratch, out: FloatArray
+    ) -> tuple[AnyArray, float]:
+        """Add the lagged products of tiles; return the last one's source, and their energy."""
+        (p, q), dtype = self.kernel_shape, SCRATCH_DTYPES[self.engine]
+        height, width = (max(sides) for sides in list(zip(*tiles, strict=True))[2:])
+        x = scratch.array("x", (height + p - 1, row_length(width, q - 1, dtype)), dtype)
+        y = scratch.array("y", (height, row_length(width, 0, dtype)), dtype)
+        sums_shape, sums_dtype = lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype)
+        sums = scratch.array("sums", sums_shape, sums_dtype)
+        if self.in_place is not None:
+            where = np.array(tiles, np.intp)
+            return x, lags.add_image_tiles(*self.in_place, where, x, y, sums, out)
+        energy = 0.0
+        for tile in tiles:
+            self._load(tile, x, y)
+            lags.add_tiles(x[None], y[None], tile[2:], True, sums, out[None])
+            energy += lags.energy(y, tile[2:])
+        return x, energy
+
+    def _load(self, tile: Tile, x: AnyArray, y: AnyArray) -> None:
+        """Cast the source and the result under a tile, and zeros where vectors reach."""
+        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
+        top, left, height, width = tile
+        x, y, cols = x[: height + p - 1], y[:height], width + q - 1
+        x[:, cols:], y[:, width:] = 0, 0
+        load(source, window.source_pixel(top, left), window.boundary, x[:, :cols])
+        load(result, window.result_pixel(top, left), window.boundary, y[:, :width])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +176,10 @@ class WholeJob(DirectJob):
 
     def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> Found:
         """Return the sums, with the Gram matrix."""
-        (tile,), (p, q) = self.tiles, self.kernel_shape
-        shape = tile[2:]
-        x, y = self._read(tile, scratch)
+        p, q = self.kernel_shape
+        shape = self.tiles[0][2:]
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
-        energy = self._add(x, y, tile, scratch, out)
+        x, energy = self._add(self.tiles, scratch, out[0])
         rim = rim_scratch(scratch, (p, q), shape)
         rims.slide_products(x[None], (p, q), shape, out, rim, True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
@@ -264,9 +312,10 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
         parts = shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
     tiles = Tiles(window.shape, direct_tile_shape(engine, window.shape[1]))
+    how = engine, InPlace.of(pair, kernel_shape, engine)
     if len(tiles) == 1 and math.prod(kernel_shape) <= MAX_WHOLE:
-        return [WholeJob(pair, kernel_shape, tiles, engine)]
-    return [DirectJob(pair, kernel_shape, part, engine) for part in shares(tiles, MAX_JOBS)]
+        return [WholeJob(pair, kernel_shape, tiles, *how)]
+    return [DirectJob(pair, kernel_shape, part, *how) for part in shares(tiles, MAX_JOBS)]
 
 
 def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[RimJob]:
