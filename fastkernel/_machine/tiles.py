@@ -208,6 +208,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, np.dtype[Any]], AnyArray] = {}
+        self._last: tuple[Any, Any] = None, None
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> AnyArray:
         """Return an array of ``shape`` with arbitrary content, of a bad image maybe NaN."""
@@ -223,6 +224,13 @@ class Scratch:
         """Return rows for ``cols`` pixels, arbitrary there and zero beyond, where vectors reach."""
         found = self.array(name, shape, dtype)
         found[..., cols:] = 0
+        return found
+
+    def again(self, key: object, make: Callable[[], T]) -> T:
+        """Return what ``make()`` made of this space, kept while the same ``key`` comes again."""
+        if self._last[0] != key:
+            self._last = key, make()
+        found: T = self._last[1]
         return found
 
 
@@ -304,7 +312,8 @@ def wait_for(call: Callable[[], T], *, abandon: bool = False) -> T:
     return found.pop()
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Say that nobody has stopped a job."""
     return False
 
 
@@ -384,7 +393,7 @@ def run_jobs(
         scratch = make_scratch()
         found: list[T] = []
         for job in jobs:
-            found.append(job(scratch, _never))
+            found.append(job(scratch, never))
             if progress is not None:
                 progress(len(found), total)
         return found

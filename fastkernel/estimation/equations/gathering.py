@@ -6,7 +6,7 @@ Sums add up in the order of the jobs, so the number of workers does not change a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from fastkernel._images.checks import refuse_beyond_memory
 from fastkernel._images.pairs import Pair, refuse_unusable
 from fastkernel._loops import rims
 from fastkernel._machine.run import Run
+from fastkernel._machine.tiles import never, own_scratch
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import ENGINES, choose_engine, is_narrow
 from fastkernel.estimation.equations.gathering_engines import (
     FftJob,
     Found,
     RimJob,
-    WholeJob,
+    is_whole,
     rim_jobs,
     tile_jobs,
 )
@@ -114,14 +115,17 @@ def gather(
         "use a smaller kernel_shape",
     )
 
-    def make_jobs(_: int, pair: Pair) -> list[Job[Any]]:
+    def make_jobs(_: int, pair: Pair) -> Sequence[Job[Any]]:
         chosen = engine
         if engine == "auto":
             chosen = choose_engine(pair.source, pair.result, pair.window.shape, kernel_shape)
         jobs = tile_jobs(pair, kernel_shape, chosen)
-        alone = isinstance(jobs[0], WholeJob)
-        return [*jobs, *([] if alone else rim_jobs(pair, kernel_shape))]
+        return jobs if is_whole(jobs) else [*jobs, *rim_jobs(pair, kernel_shape)]
 
+    if len(pairs) == 1 and not pairs[0].lazy and is_whole(jobs := make_jobs(0, pairs[0])):
+        sums = _one_job(jobs[0], run, pairs[0].window.n_pixels)
+        refuse_unusable(whole or pairs, *sums)
+        return sums
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
     # Pixels that are not finite show in the sums; looking for them first would cost a pass.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -133,6 +137,14 @@ def gather(
             gram += _gram(pair, kernel_shape, pieces)
     refuse_unusable(whole or pairs, gram, moments, energy)
     return Sums(gram, moments, energy)
+
+
+def _one_job(job: Job[Found], run: Run, n_pixels: int) -> Sums:
+    """Return what one job finds of a whole pair: what does it all is worth no thread, no sum."""
+    found = job(own_scratch(), never)
+    if run.progress is not None:
+        run.progress(n_pixels, n_pixels)
+    return Sums(cast(FloatArray, found.gram), found.moments.ravel(), found.energy)
 
 
 def gather_correlations(

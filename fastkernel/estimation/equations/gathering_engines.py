@@ -132,33 +132,39 @@ class DirectJob:
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums."""
         out, energy = np.zeros((lags.KINDS, *self.kernel_shape)), 0.0
-        height, width = self.tiles[0][2:]
+        tiles = np.array(self.tiles, np.intp)
+        height, width = tiles[:, 2:].max(axis=0).tolist()
         together = max(1, UNSTOPPED // (3 * height * width * math.prod(self.kernel_shape)))
-        for start, stop in split(len(self.tiles), together):
+        room = self._room(height, width, scratch)
+        for start, stop in split(len(tiles), together):
             if stopped():
                 break
-            energy += self._add(self.tiles[start:stop], scratch, out)[1]
+            energy += self._add(tiles[start:stop], room, out)
         return Found(out[0], out[1:], energy)
 
-    def _add(
-        self, tiles: Sequence[Tile], scratch: Scratch, out: FloatArray
-    ) -> tuple[AnyArray, float]:
-        """Add the lagged products of tiles; return the last one's source, and their energy."""
+    def _room(
+        self, height: int, width: int, scratch: Scratch
+    ) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """Return room for a tile of the source and the result, and for its sums."""
         (p, q), dtype = self.kernel_shape, SCRATCH_DTYPES[self.engine]
-        height, width = (max(sides) for sides in list(zip(*tiles, strict=True))[2:])
         x = scratch.array("x", (height + p - 1, row_length(width, q - 1, dtype)), dtype)
         y = scratch.array("y", (height, row_length(width, 0, dtype)), dtype)
         sums_shape, sums_dtype = lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype)
-        sums = scratch.array("sums", sums_shape, sums_dtype)
+        return x, y, scratch.array("sums", sums_shape, sums_dtype)
+
+    def _add(
+        self, tiles: AnyArray, room: tuple[AnyArray, AnyArray, AnyArray], out: FloatArray
+    ) -> float:
+        """Add the lagged products of tiles, and return the energy of their result."""
+        x, y, sums = room
         if self.in_place is not None:
-            where = np.array(tiles, np.intp)
-            return x, lags.add_image_tiles(*self.in_place, where, x, y, sums, out)
+            return float(lags.add_image_tiles(*self.in_place, tiles, x, y, sums, out))
         energy = 0.0
-        for tile in tiles:
-            self._load(tile, x, y)
-            lags.add_tiles(x[None], y[None], tile[2:], True, sums, out[None])
-            energy += lags.energy(y, tile[2:])
-        return x, energy
+        for top, left, height, width in tiles.tolist():
+            self._load((top, left, height, width), x, y)
+            lags.add_tiles(x[None], y[None], (height, width), True, sums, out[None])
+            energy += lags.energy(y, (height, width))
+        return energy
 
     def _load(self, tile: Tile, x: AnyArray, y: AnyArray) -> None:
         """Cast the source and the result under a tile, and zeros where vectors reach."""
@@ -177,11 +183,20 @@ class WholeJob(DirectJob):
     def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> Found:
         """Return the sums, with the Gram matrix."""
         p, q = self.kernel_shape
-        shape = self.tiles[0][2:]
+        height, width = self.tiles[0][2:]
+
+        def make_room() -> tuple[Any, ...]:
+            room = self._room(height, width, scratch)
+            return (
+                np.array(self.tiles, np.intp),
+                room,
+                rim_scratch(scratch, (p, q), (height, width)),
+            )
+
+        tiles, room, rim = scratch.again((self.engine, p, q, height, width), make_room)
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
-        x, energy = self._add(self.tiles, scratch, out[0])
-        rim = rim_scratch(scratch, (p, q), shape)
-        rims.slide_products(x[None], (p, q), shape, out, rim, True, gram)
+        energy = self._add(tiles, room, out[0])
+        rims.slide_products(room[0][None], (p, q), (height, width), out, rim, True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 
@@ -316,6 +331,11 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
     if len(tiles) == 1 and math.prod(kernel_shape) <= MAX_WHOLE:
         return [WholeJob(pair, kernel_shape, tiles, *how)]
     return [DirectJob(pair, kernel_shape, part, *how) for part in shares(tiles, MAX_JOBS)]
+
+
+def is_whole(jobs: Sequence[object]) -> bool:
+    """Return whether one job does a whole pair, its rim included."""
+    return isinstance(jobs[0], WholeJob)
 
 
 def rim_jobs(pair: Pair, kernel_shape: Shape) -> list[RimJob]:
