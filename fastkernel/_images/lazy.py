@@ -103,6 +103,9 @@ def is_lazy(value: Any) -> bool:
 
 def is_dask(value: Any) -> bool:
     """Return whether ``value`` is a Dask array, or a DataArray that holds one; imports nothing."""
+    # Arrays of some dtypes have no buffer to be asked for.
+    if isinstance(value, np.ndarray):
+        return False
     return any(
         getattr(type(part), "__module__", "").partition(".")[0] == "dask"
         and hasattr(part, "__dask_graph__")

@@ -190,7 +190,23 @@ def add_image_tiles(source, result, strides, places, inside, origin, tiles, x, y
             _copy(result[start : start + width], y[r][:width])
             y[r][width:] = 0
         _add_tile(x, y, (height, width), True, sums, out)
-        total += _energy(y, (height, width))
+        total += _energy(y, (height, width), sums)
+    return total
+
+
+@register_jitable
+def _energy(image, tile_shape, sums):
+    """Do what `energy` says of a tile, with some lane sums as working space."""
+    height, width = tile_shape
+    if image.itemsize > 2:
+        return _squares(image, height, width)
+    # Of int16, a march has them in a third of the time.
+    place, total = sums[0], 0.0
+    place[0] = 0
+    for col in range(0, width, VECTOR_BYTES // image.itemsize):
+        march(image, image, 0, col, 0, 0, height, width, MOMENTS, 1, place)
+    for lane in range(place.shape[1]):
+        total += place[0, lane]
     return total
 
 
@@ -348,12 +364,12 @@ def energy(image, tile_shape):
     -----
     Cost: one multiply-add a pixel.
     """
-    return _energy(image, tile_shape)
+    return _squares(image, *tile_shape)
 
 
 @register_jitable
-def _energy(image, tile_shape):
-    height, width = tile_shape
+def _squares(image, height, width):
+    """Do what `energy` says."""
     total = 0.0
     for r in range(height):
         row = image[r][:width]

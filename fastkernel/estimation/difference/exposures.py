@@ -127,8 +127,8 @@ def _exposure(
             f"{np.count_nonzero(good)} that are finite and neither masked nor saturated"
         )
         raise ValueError(msg)
-    sky = float(np.median(image[good]))
-    pixels = np.where(good, image, sky) - sky
+    sky = float(np.median(image[good].astype(np.float64)))
+    pixels = np.where(good, image, sky).astype(np.float64) - sky
     return Exposure(pixels, bad, full, sky, _variance(variance, f"{name}_variance", bad), name)
 
 

@@ -27,7 +27,9 @@ _SMOOTH_SHARE, _HALVINGS = 0.05, 7
 def with_ridge(options: T, pairs: Sequence[Pair]) -> T:
     """Return options with a smooth penalty where noise is taken off the Gram matrix."""
     variances = [pair.source_variance for pair in pairs]
-    mean = np.mean([0.0 if part is None else np.mean(part[:, :]) for part in variances])
+    mean = np.mean(
+        [0.0 if part is None else np.mean(part[:, :], dtype=np.float64) for part in variances]
+    )
     return replace(options, ridge=("smooth", _SMOOTH_SHARE * float(mean)))
 
 
