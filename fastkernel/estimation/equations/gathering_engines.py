@@ -34,7 +34,10 @@ SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
 
 # Dtypes whose pixels a loop casts itself, by engine: each is compiled for by itself. Python casts
 # others tile by tile, where threads wait for each other.
-IN_PLACE = {"integer": ("uint8",), "float": ("uint16", "float32", "float64")}
+IN_PLACE: dict[str, tuple[np.dtype[Any], ...]] = {
+    "integer": (np.dtype(np.uint8),),
+    "float": (np.dtype(np.uint16), np.dtype(np.float32), np.dtype(np.float64)),
+}
 
 # Multiply-adds after which a job looks whether to stop: some hundredths of a second.
 UNSTOPPED = 200_000_000
@@ -103,7 +106,7 @@ class InPlace(NamedTuple):
     def of(cls, pair: Pair, kernel_shape: Shape, engine: str) -> Self | None:
         """Return what loops read; None if they do not know such images."""
         source, result, window, *_ = pair
-        if source.dtype != result.dtype or source.dtype.name not in IN_PLACE[engine]:
+        if source.dtype != result.dtype or source.dtype not in IN_PLACE[engine]:
             return None
         x, y = flat_pixels(source), flat_pixels(result)
         if x is None or y is None:

@@ -44,6 +44,8 @@ def share_of_rows(pairs: Sequence[Pair], kernel_shape: Shape, degree: int | None
     All rows cost ``n**2 / 2`` multiply-adds each, with ``n = p*q + terms + 1``; some cost as much
     each, and readings of all pixels, of which the fewer are needed the more rows there are.
     """
+    if all(pair.even for pair in pairs):
+        return 1.0
     taps = math.prod(kernel_shape)
     size = taps + (0 if degree is None else len(terms_of(degree)[0])) + 1
     rows = sum(
