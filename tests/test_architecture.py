@@ -36,7 +36,7 @@ MOST_ENTRIES = 12
 HOMES = {
     "numba": ("_loops",),
     "llvmlite": ("_loops",),
-    "pyfftw": ("_machine/fft.py",),
+    "pyfftw": (),  # by name, see below
     "threading": ("_machine/tiles.py", "_machine/fft.py", "_loops/_unbroken.py"),
     "concurrent": (),
     "ctypes": ("_machine/lapack.py", "_machine/tiles.py"),
@@ -44,6 +44,7 @@ HOMES = {
     "importlib": ("_loops/_unbroken.py", "_loops/_jit.py"),
     "fastkernel._loops._unbroken.import_whole": (
         "_images/lazy.py",
+        "_machine/fft.py",
         "estimation/methods/__init__.py",
         "__init__.py",
     ),

@@ -26,13 +26,14 @@ MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
 
 
 @register_jitable
-def lag_groups(count: int, most: int) -> list[tuple[int, int]]:
-    """Return the groups in which ``count`` lags are marched, as (first lag, lags): of even size.
+def lag_group(group: int, groups: int, count: int) -> tuple[int, int]:
+    """Return the first of the lags that are marched together, and how many these are.
 
-    A march of few lags has too few sums under way to keep the multipliers busy.
+    All groups of ``count`` lags have nearly one size: a march of few lags has too few sums under
+    way to keep the multipliers busy.
     """
-    n = -(-count // most)
-    return [(i * count // n, (i + 1) * count // n - i * count // n) for i in range(n)]
+    first = group * count // groups
+    return first, (group + 1) * count // groups - first
 
 
 def vector_lanes(dtype: DTypeLike) -> int:
@@ -41,7 +42,7 @@ def vector_lanes(dtype: DTypeLike) -> int:
 
 
 def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
-    """March as `march` does, in NumPy: what runs when the JIT is off."""
+    """March as the others do, in NumPy: what runs when the JIT is off."""
     lanes = vector_lanes(x.dtype)
     inside = np.arange(col, col + lanes) < width
 
@@ -65,16 +66,6 @@ def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
             place += 1
 
 
-# The sets of sums that loops ask for, and of how many lags at most.
-_CASES = {
-    MOMENTS: MAX_LAGS,
-    MOMENTS | AHEAD: TILE_LAGS,
-    MOMENTS | ACROSS: LINE_LAGS,
-    MOMENTS | AHEAD | ACROSS: TILE_LAGS,
-    MOMENTS | SWAPPED: MAX_LAGS,
-}
-
-
 class _March:
     """Emits the code of one march: a column of vectors, walked down row by row.
 
@@ -85,30 +76,18 @@ class _March:
     The vectors are plain LLVM vectors, so any processor can run them.
     """
 
-    def __init__(self, context, builder, signature, args):
-        x, y, sums = (
-            cgutils.create_struct_proxy(signature.args[i])(context, builder, value=args[i])
-            for i in (0, 1, 10)
-        )
+    def __init__(self, builder, pixel, total, size, args):
         self.builder = builder
         self.index = ir.IntType(64)
-        pixel = context.get_data_type(signature.args[0].dtype)
-        total = context.get_data_type(signature.args[10].dtype)
-        self.bytes = context.get_abi_sizeof(pixel)
-        self.lanes = VECTOR_BYTES // self.bytes
+        self.bytes = size
+        self.lanes = VECTOR_BYTES // size
         self.integer = isinstance(pixel, ir.IntType)
         self.vector = ir.VectorType(pixel, self.lanes)
-        self.total = ir.VectorType(total, VECTOR_BYTES // context.get_abi_sizeof(total))
-        self.x, self.y, self.sums = x.data, y.data, sums.data
-        self.x_stride, self.y_stride = (
-            cgutils.unpack_tuple(builder, array.shape)[-1] for array in (x, y)
-        )
-        # The sums may be part of wider rows.
-        self.sums_stride = builder.sdiv(
-            cgutils.unpack_tuple(builder, sums.strides)[-2],
-            ir.Constant(self.index, context.get_abi_sizeof(total)),
-        )
-        self.row, self.col, shift, self.lag, self.height, width = args[2:8]
+        # An integer product is twice as wide as its factors.
+        count = self.lanes // 2 if self.integer else self.lanes
+        self.total = ir.VectorType(total, count)
+        self.x, self.y, self.sums, self.x_stride, self.y_stride, self.sums_stride = args[:6]
+        self.row, self.col, shift, self.lag, self.height, width = args[6:12]
         self.ahead_col = builder.add(self.col, shift)
         self.inside = self._lanes_before(builder.sub(width, self.col))
 
@@ -231,28 +210,65 @@ class _March:
             b.store(value, place, align=4)
 
 
-def _march_typed(typing_context, x, y, row, col, shift, lag, height, width, kinds, n, sums):
-    """March down a column of vectors and add its lagged products to ``sums``, kind by kind."""
-    args = (x, y, *[types.intp] * 8, sums)
+def _function(module, pixel, total, size, cases, kinds_of_args):
+    """Return the function of a module that marches, made when it is first called there.
 
-    def codegen(context, builder, signature, values):
-        emitted = _March(context, builder, signature, values)
-        kinds, n = values[8:10]
-        whole = builder.add(builder.mul(kinds, ir.Constant(kinds.type, MAX_LAGS + 1)), n)
-        end = builder.append_basic_block("end")
-        switch = builder.switch(whole, end)
-        for case_kinds, most in _CASES.items():
-            # Integers have no spectra.
-            for case_n in range(1, 1 if emitted.integer and case_kinds & SWAPPED else most + 1):
-                block = builder.append_basic_block(f"march_{case_kinds}_{case_n}")
-                switch.add_case(case_kinds * (MAX_LAGS + 1) + case_n, block)
-                builder.position_at_end(block)
-                emitted.emit(case_n, case_kinds)
-                builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
+    Not inlined: code that stands in several places is compiled in each of them.
+    """
+    name = f"march_{size}_" + "_".join(f"{kinds}{most}" for kinds, most in cases.items())
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds_of_args), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    *args, kinds, n = function.args
+    emitted = _March(b, pixel, total, size, args)
+    whole = b.add(b.mul(kinds, ir.Constant(kinds.type, MAX_LAGS + 1)), n)
+    end = b.append_basic_block("end")
+    switch = b.switch(whole, end)
+    for case_kinds, most in cases.items():
+        for case_n in range(1, most + 1):
+            block = b.append_basic_block(f"march_{case_kinds}_{case_n}")
+            switch.add_case(case_kinds * (MAX_LAGS + 1) + case_n, block)
+            b.position_at_end(block)
+            emitted.emit(case_n, case_kinds)
+            b.branch(end)
+    b.position_at_end(end)
+    b.ret_void()
+    return function
 
-    return types.void(*args), codegen
+
+def _march_over(cases: dict[int, int]) -> Any:
+    """Return the march that takes some sets of sums, of so many lags at most."""
+
+    def typed(typing_context, x, y, row, col, shift, lag, height, width, kinds, n, sums):
+        """March down a column of vectors and add its lagged products to ``sums``, kind by kind."""
+        args = (x, y, *[types.intp] * 8, sums)
+
+        def codegen(context, b, signature, values):
+            arrays = x, y, sums = [
+                cgutils.create_struct_proxy(signature.args[i])(context, b, value=values[i])
+                for i in (0, 1, 10)
+            ]
+            pixel, total = (context.get_data_type(signature.args[i].dtype) for i in (0, 10))
+            strides = [cgutils.unpack_tuple(b, array.shape)[-1] for array in (x, y)]
+            # The sums may be part of wider rows.
+            apart = cgutils.unpack_tuple(b, sums.strides)[-2]
+            strides.append(b.sdiv(apart, ir.Constant(apart.type, context.get_abi_sizeof(total))))
+            given = [*(array.data for array in arrays), *strides, *values[2:10]]
+            size, kinds_of_args = context.get_abi_sizeof(pixel), [value.type for value in given]
+            function = _function(b.module, pixel, total, size, cases, kinds_of_args)
+            b.call(function, given)
+            return context.get_dummy_value()
+
+        return types.void(*args), codegen
+
+    return _march_plain if config.DISABLE_JIT else intrinsic(typed)
 
 
-march: Any = _march_plain if config.DISABLE_JIT else intrinsic(_march_typed)
+march_tile = _march_over(
+    {MOMENTS: MAX_LAGS, MOMENTS | AHEAD: TILE_LAGS, MOMENTS | AHEAD | ACROSS: TILE_LAGS}
+)
+march_lines = _march_over({MOMENTS | ACROSS: LINE_LAGS})
+march_spectra = _march_over({MOMENTS | SWAPPED: MAX_LAGS})

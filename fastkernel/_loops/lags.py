@@ -20,8 +20,10 @@ from fastkernel._loops._march import (
     MOMENTS,
     SWAPPED,
     TILE_LAGS,
-    lag_groups,
-    march,
+    lag_group,
+    march_lines,
+    march_spectra,
+    march_tile,
 )
 from fastkernel._loops._march import MAX_LAGS as MAX_LAGS
 from fastkernel._loops._march import vector_lanes as vector_lanes
@@ -88,19 +90,21 @@ def _add_tile(source, result, tile_shape, everything, sums, found):
     """Do what `add_tiles` says, of one tile."""
     (height, width), (p, q) = tile_shape, found.shape[1:]
     lanes = VECTOR_BYTES // source.itemsize
-    groups = lag_groups(p, TILE_LAGS if everything else MAX_LAGS)
+    groups = -(-p // (TILE_LAGS if everything else MAX_LAGS))
     sums[:] = 0
     for col in range(0, width, lanes):
         for shift in range(q):
             kinds = MOMENTS
             if everything:
                 kinds = MOMENTS | AHEAD | ACROSS if shift > 0 else MOMENTS | AHEAD
-            for lag, n in groups:
+            for group in range(groups):
+                lag, n = lag_group(group, groups, p)
                 place = sums[shift, KINDS * lag :]
-                march(source, result, 0, col, shift, lag, height, width, kinds, n, place)
+                march_tile(source, result, 0, col, shift, lag, height, width, kinds, n, place)
     for shift in range(q):
         n_kinds = (KINDS if shift > 0 else 2) if everything else 1
-        for lag, n in groups:
+        for group in range(groups):
+            lag, n = lag_group(group, groups, p)
             for kind in range(n_kinds):
                 for i in range(n):
                     total = 0.0
@@ -125,9 +129,9 @@ _copy: Any = _copy_plain if config.DISABLE_JIT else _copy_jitted
 
 
 @register_jitable
-def _read(image, stride, rows, cols, inside, out):
+def _read(image, stride, rows, cols, first, last, out):
     """Cast what stands at some rows and columns of a flat image, and zeros where vectors reach."""
-    width, (first, last) = len(cols), inside
+    width = len(cols)
     for r in range(len(rows)):
         line, row = out[r], rows[r]
         if row < 0:
@@ -144,7 +148,7 @@ def _read(image, stride, rows, cols, inside, out):
 
 
 @_loop
-def add_image_tiles(source, result, strides, places, inside, origin, tiles, x, y, sums, out):
+def add_image_tiles(source, result, strides, places, origin, tiles, x, y, sums, out):
     r"""Add the lagged products of tiles of two images, as they stand in memory, to ``out``.
 
     Parameters
@@ -156,12 +160,11 @@ def add_image_tiles(source, result, strides, places, inside, origin, tiles, x, y
     places : (rows, cols), each a 1-D int array
         Which row and column of the source stands at each place of the window and around it,
         negative for zeros.
-    inside : (int, int)
-        Half-open range of the places in ``cols`` that are the source's own, one after the other.
     origin : int
         Where the window begins in ``result``.
-    tiles : (n, 4) int array
-        ``(top, left, height, width)`` of each, in pixels of the window.
+    tiles : (n, 6) int array
+        ``(top, left, height, width)`` of each, in pixels of the window, and the half-open range of
+        its columns that are the source's own, one after the other.
     x, y : 2-D arrays of float64 or int16
         Room for a tile of each, as `add_tiles` reads it. The last one is left there.
     sums : `sums_shape` array of `sums_dtype`
@@ -180,11 +183,9 @@ def add_image_tiles(source, result, strides, places, inside, origin, tiles, x, y
     """
     (p, q), (rows, cols), total = out.shape[1:], places, 0.0
     for i in range(len(tiles)):
-        top, left, height, width = tiles[i]
+        top, left, height, width = tiles[i, 0], tiles[i, 1], tiles[i, 2], tiles[i, 3]
         down, across = rows[top : top + height + p - 1], cols[left : left + width + q - 1]
-        first = min(max(inside[0] - left, 0), len(across))
-        last = min(max(inside[1] - left, first), len(across))
-        _read(source, strides[0], down, across, (first, last), x)
+        _read(source, strides[0], down, across, tiles[i, 4], tiles[i, 5], x)
         for r in range(height):
             start = origin + (top + r) * strides[1] + left
             _copy(result[start : start + width], y[r][:width])
@@ -204,7 +205,7 @@ def _energy(image, tile_shape, sums):
     place, total = sums[0], 0.0
     place[0] = 0
     for col in range(0, width, VECTOR_BYTES // image.itemsize):
-        march(image, image, 0, col, 0, 0, height, width, MOMENTS, 1, place)
+        march_tile(image, image, 0, col, 0, 0, height, width, MOMENTS, 1, place)
     for lane in range(place.shape[1]):
         total += place[0, lane]
     return total
@@ -236,14 +237,17 @@ def add_line_products(lines, length, block, sums, out):
     """
     lags, n = out.shape[0], out.shape[1]
     lanes = sums.shape[1]
-    groups = lag_groups(lags, LINE_LAGS)
+    groups = -(-lags // LINE_LAGS)
     for row in range(0, length, block):
         height = min(block, length - row)
         for col in range(0, n, lanes):
             for shift in range(n - col):
-                for lag, m in groups:
+                for group in range(groups):
+                    lag, m = lag_group(group, groups, lags)
                     sums[:] = 0
-                    march(lines, lines, row, col, shift, lag, height, n, MOMENTS | ACROSS, m, sums)
+                    march_lines(
+                        lines, lines, row, col, shift, lag, height, n, MOMENTS | ACROSS, m, sums
+                    )
                     for i in range(m):
                         for u in range(col, min(col + lanes, n - shift)):
                             out[lag + i, u, u + shift] += sums[i, u - col]
@@ -276,11 +280,14 @@ def add_row_correlations(wide, own, answer, height, own_out, answer_out):
     p, n = own_out.shape[0] // 2, own_out.shape[1]
     lanes = VECTOR_BYTES // wide.itemsize
     kinds = MOMENTS | SWAPPED
-    groups = lag_groups(p, MAX_LAGS)
+    groups = -(-p // MAX_LAGS)
     for col in range(0, n, lanes):
-        for lag, m in groups:
-            march(wide, own, 0, col, 0, lag, height, n, kinds, m, own_out[2 * lag :, col:])
-            march(wide, answer, 0, col, 0, lag, height, n, kinds, m, answer_out[2 * lag :, col:])
+        for group in range(groups):
+            lag, m = lag_group(group, groups, p)
+            march_spectra(wide, own, 0, col, 0, lag, height, n, kinds, m, own_out[2 * lag :, col:])
+            march_spectra(
+                wide, answer, 0, col, 0, lag, height, n, kinds, m, answer_out[2 * lag :, col:]
+            )
 
 
 @_loop
@@ -309,7 +316,7 @@ def add_weighted_row_correlations(wide, own, weights, height, lines, weighted, o
     Summed as by `add_row_correlations`. Cost: ``k * (4 * p + 1)`` multiply-adds an element.
     """
     m, side, k_weights, p = wide.shape[1], out.shape[1], out.shape[2], out.shape[3] // 2
-    groups, kinds = lag_groups(p, MAX_LAGS), MOMENTS | SWAPPED
+    groups, kinds = -(-p // MAX_LAGS), MOMENTS | SWAPPED
     above, beside = lines.reshape(len(lines), -1), weighted.reshape(len(weighted), -1)
     for line in range(m):
         for r in range(height + p - 1):
@@ -321,10 +328,11 @@ def add_weighted_row_correlations(wide, own, weights, height, lines, weighted, o
                 for v in range(side):
                     store(weighted, r * side + v, weight * load(own, (r * m + line) * side + v))
             for v in range(side):
-                for lag, n in groups:
+                for group in range(groups):
+                    lag, n = lag_group(group, groups, p)
                     col, part = v * LANES, out[line, v, k, 2 * lag :]
                     width = col + LANES
-                    march(above, beside, 0, col, 0, lag, height, width, kinds, n, part)
+                    march_spectra(above, beside, 0, col, 0, lag, height, width, kinds, n, part)
 
 
 def weighted_row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
@@ -337,7 +345,8 @@ def row_correlations(out: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Return the sums of `add_row_correlations` as complex numbers, (p, n // 2)."""
     p = len(out) // 2
     found = np.empty((p, out.shape[1] // 2), np.complex128)
-    for lag, n in lag_groups(p, MAX_LAGS):
+    groups = -(-p // MAX_LAGS)
+    for lag, n in (lag_group(group, groups, p) for group in range(groups)):
         straight, swapped = out[2 * lag : 2 * lag + n], out[2 * lag + n : 2 * lag + 2 * n]
         found.real[lag : lag + n] = straight[:, ::2] + straight[:, 1::2]
         found.imag[lag : lag + n] = swapped[:, 1::2] - swapped[:, ::2]

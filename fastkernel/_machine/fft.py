@@ -13,14 +13,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
-import pyfftw
 
-from fastkernel._loops._unbroken import hold_across_forks
+from fastkernel._loops._unbroken import hold_across_forks, import_whole
 from fastkernel._typing import AnyArray, Shape
+
+
+@cache
+def _fftw() -> Any:
+    """Return pyFFTW, imported with the first plan: that takes as long as Numba, or three times.
+
+    Its interfaces import SciPy's, and Dask where that is installed. Most fits need none.
+    """
+    return import_whole("pyfftw")
+
 
 _MAX_IDLE = 24
 _MAX_IDLE_BYTES = 32 << 20
@@ -63,11 +72,13 @@ class RowTransforms(_Plans):
     def __init__(self, key: tuple[int, int]) -> None:
         length, n = self.key = key
         half = length // 2 + 1
-        self.rows = pyfftw.empty_aligned((n, length), np.float64)
-        self.spectra = pyfftw.zeros_aligned((n, -(-half // 4) * 4), np.complex128)
-        self.transform = pyfftw.FFTW(
-            self.rows, self.spectra[:, :half], axes=(1,), flags=("FFTW_ESTIMATE",), threads=1
-        ).execute
+        self.rows = _fftw().empty_aligned((n, length), np.float64)
+        self.spectra = _fftw().zeros_aligned((n, -(-half // 4) * 4), np.complex128)
+        self.transform = (
+            _fftw()
+            .FFTW(self.rows, self.spectra[:, :half], axes=(1,), flags=("FFTW_ESTIMATE",), threads=1)
+            .execute
+        )
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +90,7 @@ def _there_and_back(
     given: AnyArray, spectrum: AnyArray, axes: tuple[int, ...]
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return the plan from an array to its spectrum, and the one back, which destroys that."""
-    plan = partial(pyfftw.FFTW, axes=axes, threads=1)
+    plan = partial(_fftw().FFTW, axes=axes, threads=1)
     forward = plan(given, spectrum, flags=("FFTW_ESTIMATE",))
     flags = ("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT")
     inverse = plan(spectrum, given, direction="FFTW_BACKWARD", flags=flags)
@@ -101,9 +112,9 @@ class TileTransforms(_Plans):
 
     def __init__(self, key: tuple[int, int, np.dtype[Any]]) -> None:
         rows, cols, dtype = self.key = key
-        self.tile = pyfftw.empty_aligned((rows, cols), dtype)
+        self.tile = _fftw().empty_aligned((rows, cols), dtype)
         complex_dtype = np.result_type(dtype, np.complex64)
-        self.spectrum = pyfftw.empty_aligned((rows, cols // 2 + 1), complex_dtype)
+        self.spectrum = _fftw().empty_aligned((rows, cols // 2 + 1), complex_dtype)
         self.forward, self.inverse = _there_and_back(self.tile, self.spectrum, (0, 1))
 
     @property
@@ -128,8 +139,8 @@ class ImageRowTransforms(_Plans):
 
     def __init__(self, key: tuple[int, int, int, np.dtype[Any]]) -> None:
         length, count, wide, dtype = self.key = key
-        self.rows = pyfftw.empty_aligned((count, length), dtype)
-        self.spectra = pyfftw.zeros_aligned((count, wide), np.result_type(dtype, np.complex64))
+        self.rows = _fftw().empty_aligned((count, length), dtype)
+        self.spectra = _fftw().zeros_aligned((count, wide), np.result_type(dtype, np.complex64))
         self.forward, self.inverse = _there_and_back(
             self.rows, self.spectra[:, : length // 2 + 1], (1,)
         )
@@ -157,8 +168,8 @@ class ImageColumnTransforms(_Plans):
     def __init__(self, key: tuple[int, int, np.dtype[Any]]) -> None:
         length, count, dtype = self.key = key
         complex_dtype = np.result_type(dtype, np.complex64)
-        self.panel = pyfftw.empty_aligned((length, count), complex_dtype)
-        self.lines = pyfftw.empty_aligned((count, length), complex_dtype)
+        self.panel = _fftw().empty_aligned((length, count), complex_dtype)
+        self.lines = _fftw().empty_aligned((count, length), complex_dtype)
         self.forward, self.inverse = _there_and_back(self.panel, self.lines.T, (0,))
 
     @property
@@ -186,11 +197,11 @@ class SmallTransforms(_Plans):
     def __init__(self, key: tuple[int, int, int, np.dtype[Any]]) -> None:
         m, n, p, dtype = self.key = key
         half, complex_dtype = n // 2 + 1, np.result_type(dtype, np.complex64)
-        self.rows = pyfftw.empty_aligned((m, n), dtype)
-        self.taps = pyfftw.empty_aligned((p, n), dtype)
-        panels = pyfftw.zeros_aligned((2, m, half), complex_dtype)
-        self.lines = pyfftw.empty_aligned((half, m), complex_dtype)
-        self.tap_lines = pyfftw.empty_aligned((half, m), complex_dtype)
+        self.rows = _fftw().empty_aligned((m, n), dtype)
+        self.taps = _fftw().empty_aligned((p, n), dtype)
+        panels = _fftw().zeros_aligned((2, m, half), complex_dtype)
+        self.lines = _fftw().empty_aligned((half, m), complex_dtype)
+        self.tap_lines = _fftw().empty_aligned((half, m), complex_dtype)
         across = _there_and_back(self.rows, panels[0], (1,))
         down = _there_and_back(panels[0], self.lines.T, (0,))
         taps_across, _ = _there_and_back(self.taps, panels[1, :p], (1,))
@@ -225,6 +236,7 @@ Plan = TypeVar(
 def _borrowed(make: type[Plan], key: Any) -> Iterator[Plan]:
     """Lend a plan with its scratch, of arbitrary content, to one caller at a time."""
     global _idle_bytes
+    _fftw()  # whoever waits for an import must hold no lock
     with _lock:
         _dropped.clear()
         found = next((idle for idle in _idle if type(idle) is make and idle.key == key), None)

@@ -99,8 +99,8 @@ class InPlace(NamedTuple):
     result: AnyArray
     strides: tuple[int, int]
     places: tuple[AnyArray, AnyArray]
-    inside: tuple[int, int]
     origin: int
+    inside: tuple[int, int]
 
     @classmethod
     def of(cls, pair: Pair, kernel_shape: Shape, engine: str) -> Self | None:
@@ -119,7 +119,16 @@ class InPlace(NamedTuple):
         )
         top, left = window.result_origin
         places, origin = (rows.pixels, cols.pixels), top * y.stride + left
-        return cls(x.pixels, y.pixels, (x.stride, y.stride), places, cols.inside, origin)
+        return cls(x.pixels, y.pixels, (x.stride, y.stride), places, origin, cols.inside)
+
+    def table(self, tiles: Sequence[Tile], cols: int) -> AnyArray:
+        """Return tiles, and which of their columns, and ``cols`` more, are the source's own."""
+        found = np.empty((len(tiles), 6), np.intp)
+        found[:, :4] = tiles
+        left, width = found[:, 1], found[:, 3] + cols
+        found[:, 4] = np.clip(self.inside[0] - left, 0, width)
+        found[:, 5] = np.clip(self.inside[1] - left, found[:, 4], width)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +144,8 @@ class DirectJob:
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums."""
         out, energy = np.zeros((lags.KINDS, *self.kernel_shape)), 0.0
-        tiles = np.array(self.tiles, np.intp)
-        height, width = tiles[:, 2:].max(axis=0).tolist()
+        tiles = self._table()
+        height, width = tiles[:, 2:4].max(axis=0).tolist()
         together = max(1, UNSTOPPED // (3 * height * width * math.prod(self.kernel_shape)))
         room = self._room(height, width, scratch)
         for start, stop in split(len(tiles), together):
@@ -144,6 +153,12 @@ class DirectJob:
                 break
             energy += self._add(tiles[start:stop], room, out)
         return Found(out[0], out[1:], energy)
+
+    def _table(self) -> AnyArray:
+        """Return the tiles as an array."""
+        if self.in_place is None:
+            return np.array(self.tiles, np.intp)
+        return self.in_place.table(self.tiles, self.kernel_shape[1] - 1)
 
     def _room(
         self, height: int, width: int, scratch: Scratch
@@ -161,7 +176,7 @@ class DirectJob:
         """Add the lagged products of tiles, and return the energy of their result."""
         x, y, sums = room
         if self.in_place is not None:
-            return float(lags.add_image_tiles(*self.in_place, tiles, x, y, sums, out))
+            return float(lags.add_image_tiles(*self.in_place[:-1], tiles, x, y, sums, out))
         energy = 0.0
         for top, left, height, width in tiles.tolist():
             self._load((top, left, height, width), x, y)
@@ -189,14 +204,11 @@ class WholeJob(DirectJob):
         height, width = self.tiles[0][2:]
 
         def make_room() -> tuple[Any, ...]:
-            room = self._room(height, width, scratch)
-            return (
-                np.array(self.tiles, np.intp),
-                room,
-                rim_scratch(scratch, (p, q), (height, width)),
-            )
+            rim = rim_scratch(scratch, (p, q), (height, width))
+            return self._table(), self._room(height, width, scratch), rim
 
-        tiles, room, rim = scratch.again((self.engine, p, q, height, width), make_room)
+        inside = self.in_place and self.in_place.inside
+        tiles, room, rim = scratch.again((self.engine, p, q, height, width, inside), make_room)
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
         energy = self._add(tiles, room, out[0])
         rims.slide_products(room[0][None], (p, q), (height, width), out, rim, True, gram)
