@@ -21,7 +21,7 @@ _LINE_BYTES = 64
 
 # Rows of a tile begin far from each other, where the processor does not look ahead by itself. So
 # far below the row in work a line arrives in time.
-_ROWS_AHEAD = 4
+ROWS_AHEAD = 4
 
 # Bytes of an image from which on it is written past the caches, which then need not read it first.
 STREAMED = 8 << 20
@@ -31,8 +31,8 @@ def _pointer(b, data, place, kind):
     return b.bitcast(b.gep(data, [place]), kind.as_pointer())
 
 
-def _fetch_typed(typing_context, x, row, start, count):
-    """Have a part of a row of a C-ordered image, some rows below, brought to the second cache."""
+def _fetch_typed(typing_context, x, start, count):
+    """Have some pixels of a C-ordered image brought to the second cache, if it has as many."""
     i = types.intp
 
     def codegen(context, b, signature, values):
@@ -40,20 +40,18 @@ def _fetch_typed(typing_context, x, row, start, count):
         byte, flag = ir.IntType(8), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), flag, flag, flag])
         prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        rows, cols = cgutils.unpack_tuple(b, x.shape)
         size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
         line = ir.Constant(ir.IntType(64), _LINE_BYTES // size)
-        row = b.add(values[1], ir.Constant(ir.IntType(64), _ROWS_AHEAD))
-        start = b.add(b.mul(row, cols), values[2])
+        end = b.add(values[1], values[2])
         flags = [ir.Constant(flag, value) for value in (0, 2, 1)]  # read, second cache, data
         with (
-            b.if_then(b.icmp_signed("<", row, rows)),
-            cgutils.for_range_slice(b, start, b.add(start, values[3]), line) as (place, _),
+            b.if_then(b.icmp_signed("<=", end, x.nitems)),
+            cgutils.for_range_slice(b, values[1], end, line) as (place, _),
         ):
             b.call(prefetch, [_pointer(b, x.data, place, byte), *flags])
         return context.get_dummy_value()
 
-    return types.void(x, i, i, i), codegen
+    return types.void(x, i, i), codegen
 
 
 def _stream_plain(x, start, out, out_start, count):

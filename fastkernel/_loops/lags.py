@@ -27,7 +27,7 @@ from fastkernel._loops._march import (
 )
 from fastkernel._loops._march import MAX_LAGS as MAX_LAGS
 from fastkernel._loops._march import vector_lanes as vector_lanes
-from fastkernel._loops._processor import VECTOR_BYTES
+from fastkernel._loops._processor import ROWS_AHEAD, VECTOR_BYTES, fetch
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
@@ -137,6 +137,8 @@ def _read(image, stride, rows, cols, first, last, out):
         if row < 0:
             line[:] = 0
             continue
+        if first < last and r + ROWS_AHEAD < len(rows):
+            fetch(image, rows[r + ROWS_AHEAD] * stride + cols[first], last - first)
         pixels = image[row * stride : row * stride + stride]
         for c in range(first):
             line[c] = pixels[cols[c]] if cols[c] >= 0 else 0
@@ -188,6 +190,7 @@ def add_image_tiles(source, result, strides, places, origin, tiles, x, y, sums, 
         _read(source, strides[0], down, across, tiles[i, 4], tiles[i, 5], x)
         for r in range(height):
             start = origin + (top + r) * strides[1] + left
+            fetch(result, start + ROWS_AHEAD * strides[1], width)
             _copy(result[start : start + width], y[r][:width])
             y[r][width:] = 0
         _add_tile(x, y, (height, width), True, sums, out)

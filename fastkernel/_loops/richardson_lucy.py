@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._processor import fetch, settle, write_row
+from fastkernel._loops._processor import ROWS_AHEAD, fetch, settle, write_row
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
@@ -45,7 +45,7 @@ def divide(blurred, shape, origin, data, floor):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
-        fetch(data, top + row, left + first, last - first)
+        fetch(data, (top + row + ROWS_AHEAD) * data.shape[1] + left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside = x[first:last]
@@ -165,7 +165,7 @@ def update(correlated, point, inverse_sensitivity, tile, measured, step, out):
     squares, size, product, zero = 0.0, 0.0, 0.0, point.dtype.type(0)
     uniform, compared = inverse_sensitivity.size == 1, step.size > 0
     for row in range(height):
-        fetch(point, top + row, left, width)
+        fetch(point, (top + row + ROWS_AHEAD) * point.shape[1] + left, width)
         x, z = correlated[row, :width], point[top + row, left : left + width]
         if uniform:
             factor = inverse_sensitivity[0, 0]
@@ -181,7 +181,7 @@ def update(correlated, point, inverse_sensitivity, tile, measured, step, out):
                 squares += change * change
                 size += np.float64(x[c]) * x[c]
         if compared:
-            fetch(step, top + row, left, width)
+            fetch(step, (top + row + ROWS_AHEAD) * step.shape[1] + left, width)
             g = step[top + row, left : left + width]
             for c in range(width):
                 change = x[c] - z[c]

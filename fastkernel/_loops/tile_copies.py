@@ -4,7 +4,7 @@ A loop checks nothing, allocates no result, starts no thread and calls only this
 """
 
 from fastkernel._loops._jit import loop
-from fastkernel._loops._processor import fetch, settle, write_row
+from fastkernel._loops._processor import ROWS_AHEAD, fetch, settle, write_row
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf: a NaN pixel must show in the outcome.
@@ -38,7 +38,7 @@ def read_tile(image, top, left, shape, out):
         if top + row < 0 or top + row >= m:
             x[:] = 0
             continue
-        fetch(image, top + row, left + first, last - first)
+        fetch(image, (top + row + ROWS_AHEAD) * image.shape[1] + left + first, last - first)
         x[:first] = 0
         x[last:] = 0
         inside, pixels = x[first:last], image[top + row, left + first : left + last]

@@ -202,6 +202,14 @@ class Tiles(Sequence[Tile]):
         top, left = row * height, col * width
         return top, left, min(height, rows - top), min(width, cols - left)
 
+    def table(self) -> AnyArray:
+        """Return them all, an (n, 4) array."""
+        (rows, cols), (height, width) = self._shape, self._tile_shape
+        row, col = np.divmod(np.array(self._numbers), self._across)
+        top, left = row * height, col * width
+        sides = np.minimum(height, rows - top), np.minimum(width, cols - left)
+        return np.stack([top, left, *sides], axis=1)
+
 
 class Scratch:
     """The working space of one thread, made when it is first needed and used again."""

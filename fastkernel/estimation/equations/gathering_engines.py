@@ -7,6 +7,7 @@ loops see nothing else. What a job finds depends on its tiles alone.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -40,7 +41,7 @@ IN_PLACE: dict[str, tuple[np.dtype[Any], ...]] = {
 }
 
 # Multiply-adds after which a job looks whether to stop: some hundredths of a second.
-UNSTOPPED = 200_000_000
+UNSTOPPED = 100_000_000
 
 # Enough for an even share on any usual machine, few enough that their sums stay small.
 MAX_JOBS = 64
@@ -121,15 +122,6 @@ class InPlace(NamedTuple):
         places, origin = (rows.pixels, cols.pixels), top * y.stride + left
         return cls(x.pixels, y.pixels, (x.stride, y.stride), places, origin, cols.inside)
 
-    def table(self, tiles: Sequence[Tile], cols: int) -> AnyArray:
-        """Return tiles, and which of their columns, and ``cols`` more, are the source's own."""
-        found = np.empty((len(tiles), 6), np.intp)
-        found[:, :4] = tiles
-        left, width = found[:, 1], found[:, 3] + cols
-        found[:, 4] = np.clip(self.inside[0] - left, 0, width)
-        found[:, 5] = np.clip(self.inside[1] - left, found[:, 4], width)
-        return found
-
 
 @dataclass(frozen=True, slots=True)
 class DirectJob:
@@ -137,34 +129,30 @@ class DirectJob:
 
     pair: Pair
     kernel_shape: Shape
-    tiles: Sequence[Tile]
+    tiles: AnyArray
+    largest: Shape
     engine: str
     in_place: InPlace | None
 
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the sums."""
         out, energy = np.zeros((lags.KINDS, *self.kernel_shape)), 0.0
-        tiles = self._table()
-        height, width = tiles[:, 2:4].max(axis=0).tolist()
-        together = max(1, UNSTOPPED // (3 * height * width * math.prod(self.kernel_shape)))
-        room = self._room(height, width, scratch)
-        for start, stop in split(len(tiles), together):
+        together = max(1, UNSTOPPED // (3 * math.prod(self.largest + self.kernel_shape)))
+        key = self.engine, self.kernel_shape, self.largest
+        room = scratch.again(key, lambda: self._room(scratch))
+        for start, stop in split(len(self.tiles), together):
             if stopped():
                 break
-            energy += self._add(tiles[start:stop], room, out)
+            energy += self._add(self.tiles[start:stop], room, out)
         return Found(out[0], out[1:], energy)
 
-    def _table(self) -> AnyArray:
-        """Return the tiles as an array."""
-        if self.in_place is None:
-            return np.array(self.tiles, np.intp)
-        return self.in_place.table(self.tiles, self.kernel_shape[1] - 1)
-
-    def _room(
-        self, height: int, width: int, scratch: Scratch
-    ) -> tuple[AnyArray, AnyArray, AnyArray]:
-        """Return room for a tile of the source and the result, and for its sums."""
-        (p, q), dtype = self.kernel_shape, SCRATCH_DTYPES[self.engine]
+    def _room(self, scratch: Scratch) -> tuple[AnyArray, AnyArray, AnyArray]:
+        """Return room for the largest tile of the source and the result, and for its sums."""
+        (p, q), (height, width), dtype = (
+            self.kernel_shape,
+            self.largest,
+            SCRATCH_DTYPES[self.engine],
+        )
         x = scratch.array("x", (height + p - 1, row_length(width, q - 1, dtype)), dtype)
         y = scratch.array("y", (height, row_length(width, 0, dtype)), dtype)
         sums_shape, sums_dtype = lags.sums_shape((p, q), dtype), lags.sums_dtype(dtype)
@@ -200,18 +188,15 @@ class WholeJob(DirectJob):
 
     def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> Found:
         """Return the sums, with the Gram matrix."""
-        p, q = self.kernel_shape
-        height, width = self.tiles[0][2:]
+        (p, q), shape = self.kernel_shape, self.largest
 
         def make_room() -> tuple[Any, ...]:
-            rim = rim_scratch(scratch, (p, q), (height, width))
-            return self._table(), self._room(height, width, scratch), rim
+            return self._room(scratch), rim_scratch(scratch, (p, q), shape)
 
-        inside = self.in_place and self.in_place.inside
-        tiles, room, rim = scratch.again((self.engine, p, q, height, width, inside), make_room)
+        room, rim = scratch.again(("whole", self.engine, p, q, shape), make_room)
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
-        energy = self._add(tiles, room, out[0])
-        rims.slide_products(room[0][None], (p, q), (height, width), out, rim, True, gram)
+        energy = self._add(self.tiles, room, out[0])
+        rims.slide_products(room[0][None], (p, q), shape, out, rim, True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 
@@ -341,11 +326,36 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
         tiles = Tiles((rows, cols), tile_shape)
         parts = shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
         return [FftJob(pair, kernel_shape, part, length) for part in parts]
-    tiles = Tiles(window.shape, direct_tile_shape(engine, window.shape[1]))
-    how = engine, InPlace.of(pair, kernel_shape, engine)
-    if len(tiles) == 1 and math.prod(kernel_shape) <= MAX_WHOLE:
-        return [WholeJob(pair, kernel_shape, tiles, *how)]
-    return [DirectJob(pair, kernel_shape, part, *how) for part in shares(tiles, MAX_JOBS)]
+    tile_shape = direct_tile_shape(engine, window.shape[1])
+    height, width = (min(n, k) for n, k in zip(window.shape, tile_shape, strict=True))
+    in_place = InPlace.of(pair, kernel_shape, engine)
+    inside = None if in_place is None else in_place.inside
+    table = _tile_table(window.shape, tile_shape, kernel_shape[1] - 1, inside)
+    how = (height, width), engine, in_place
+    if len(table) == 1 and math.prod(kernel_shape) <= MAX_WHOLE:
+        return [WholeJob(pair, kernel_shape, table, *how)]
+    each = -(-len(table) // MAX_JOBS)
+    return [
+        DirectJob(pair, kernel_shape, table[start:stop], *how)
+        for start, stop in split(len(table), each)
+    ]
+
+
+@lru_cache(4)
+def _tile_table(
+    shape: Shape, tile_shape: Shape, more: int, inside: tuple[int, int] | None
+) -> AnyArray:
+    """Return the tiles of a window as an array; with the ends of what is inside, if that is told.
+
+    That is the half-open range, of a tile's columns and ``more``, that are the source's own.
+    """
+    tiles = Tiles(shape, tile_shape).table()
+    if inside is not None:
+        left, width = tiles[:, 1], tiles[:, 3] + more
+        first, last = (np.minimum(np.maximum(place - left, 0), width) for place in inside)
+        tiles = np.column_stack([tiles, first, np.maximum(first, last)])
+    tiles.flags.writeable = False
+    return tiles
 
 
 def is_whole(jobs: Sequence[object]) -> bool:
