@@ -98,7 +98,7 @@ import _thread, threading, time
 import numpy as np
 from fastkernel import normal_equations
 
-small = np.zeros((40, 40))
+small = np.zeros((40, 40), np.float32)
 normal_equations(small, small, 31)
 image = np.zeros((6000, 6000), np.float32)
 
