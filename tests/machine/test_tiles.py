@@ -99,7 +99,7 @@ import numpy as np
 from fastkernel import normal_equations
 
 small = np.zeros((40, 40), np.float32)
-normal_equations(small, small, 31)
+normal_equations(small, small, 31, engine="fft")
 image = np.zeros((6000, 6000), np.float32)
 
 def press():
