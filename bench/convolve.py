@@ -32,6 +32,7 @@ else:
 SIZE, QUICK_SIZE = 4096, 128
 KERNELS, QUICK_KERNELS = [3, 5, 7, 9, 11, 15, 21, 31, 63, 127], [3, 9]
 OTHER_SIZES, OTHER_SIZES_KERNEL = [256, 1024, 8192], 9
+SEPARABLE_SIZES, SEPARABLE_KERNELS = [256, 1024], [3, 5, 15]  # no random kernels there
 SHIFT_SIZES, QUICK_SHIFT_SIZES = [2048, 4096], [128]
 MATRIX, QUICK_MATRIX = (512, 7), (32, 3)  # sides of the image and of the kernel
 REPEATS, QUICK_REPEATS = 7, 2
@@ -306,13 +307,21 @@ def operation(what: str, calls: dict[str, Call], repeats: int) -> dict[str, Any]
     return {"what": what, "contenders": contenders}
 
 
-def _grid(args: argparse.Namespace) -> Iterator[tuple[int, list[int]]]:
-    """Sizes of images, and of the kernels for each."""
+def other_kernels(size: int) -> list[tuple[int, str]]:
+    """Sizes and kinds of the kernels for an image that does not have all of them."""
+    kernels = [(OTHER_SIZES_KERNEL, kind) for kind in KINDS]
+    if size in SEPARABLE_SIZES:
+        kernels += [(taps, "separable") for taps in SEPARABLE_KERNELS]
+    return sorted(kernels)
+
+
+def _grid(args: argparse.Namespace) -> Iterator[tuple[int, list[tuple[int, str]]]]:
+    """Sizes of images, and sizes and kinds of the kernels for each."""
     sizes = measure.wanted(args, [SIZE], [QUICK_SIZE], args.sizes)
     kernels = measure.wanted(args, KERNELS, QUICK_KERNELS, args.kernels)
-    yield from ((size, sorted(kernels)) for size in sizes)
+    yield from ((size, list(itertools.product(sorted(kernels), KINDS))) for size in sizes)
     if not (args.quick or args.sizes or args.kernels):
-        yield from ((size, [OTHER_SIZES_KERNEL]) for size in OTHER_SIZES)
+        yield from ((size, other_kernels(size)) for size in OTHER_SIZES)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -320,7 +329,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     cells = []
     for size, kernels in _grid(args):
         image, slow = data.photograph(size).astype(np.float32), set[str]()
-        for taps, kind in itertools.product(kernels, KINDS):
+        for taps, kind in kernels:
             measure.progress("convolve", f"{size}²", kind, f"k = {taps}")
             cells.append(
                 cell(image, taps, kind, repeats, args.memory and taps in MEMORY_KERNELS, slow)

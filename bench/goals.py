@@ -1,15 +1,26 @@
-"""What fits are meant to reach, beside what the latest runs of the other suites reached.
+"""What the library is meant to reach, beside what the latest runs of the other suites reached.
 
-Measures nothing itself: ``fit``, ``engines``, ``limits`` and ``peers`` are to be run before.
+Measures nothing itself: the suites of ``SOURCES`` are to be run before.
 """
 
 import argparse
+import itertools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import engines, fit, report
+from . import command, company, convolve, engines, fit, limits, report, restoration, whole
+
+Row = dict[str, Any]
 
 SFFT, GWYDDION = "SFFT on the CPU", "Gwyddion, windowed"
+
+SHARES = [("uint8", 3), ("uint8", 5), ("float32", 3), ("float32", 5)]
+GAINS = [("uint8", 3), ("uint8", 5), ("uint8", 9)]
+GAINS += [("float32", 3), ("float32", 5), ("float32", 9), ("float32", 31)]
+# Seconds of the first fit, with a warm cache and with an empty one.
+FIRST_FITS = {"first fit, 512² float32, 5×5": (0.4, 2.0)}
+OTHER_FIRST_FITS = (0.6, 5.0)
 
 # What stands between a goal and what is reached, where that is known.
 REASONS = {
@@ -24,10 +35,6 @@ REASONS = {
         "three transforms of rows, 7 ns a pixel and worker in cache, and 124 multiply-adds of "
         "their spectra a pixel, where the yardstick has one transform"
     ),
-    "2 workers over 1": (
-        "of small kernels, a fifth of one worker's time is Python between tiles, which one "
-        "thread runs at a time"
-    ),
     "first fit, 512² float32, 31×31, warm cache, s": (
         "Numba and pyFFTW take two thirds of it to be imported, before anything of this library is"
     ),
@@ -36,63 +43,132 @@ REASONS = {
 }
 
 
-def _cells(result: dict[str, Any]) -> dict[tuple[int, str, int], dict[str, Any]]:
-    return {
-        (cell["size"], cell["dtype"], cell["taps"]): cell["contenders"] for cell in result["cells"]
-    }
+def _all(rows: list[Row], **named: Any) -> list[Row]:
+    """The rows that have these values; an older run may lack them."""
+    found = [row for row in rows if all(row[key] == value for key, value in named.items())]
+    if not found:
+        raise KeyError(", ".join(f"{key} {value}" for key, value in named.items()))
+    return found
 
 
-def _ratio(contenders: dict[str, Any], top: str, bottom: str) -> float:
+def _one(rows: list[Row], **named: Any) -> Row:
+    return _all(rows, **named)[0]
+
+
+def _cell(result: Row, size: int, dtype: str, taps: int) -> Row:
+    return _one(result["cells"], size=size, dtype=dtype, taps=taps)["contenders"]
+
+
+def _ratio(contenders: Row, top: str, bottom: str) -> float:
     return float(contenders[top]["median"] / contenders[bottom]["median"])
 
 
-def _fits(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    cells = _cells(result)
+def _fits(result: Row) -> Iterator[Row]:
     for size, goal in ((4096, 40.0), (256, 8.0)):
         name = f"{size}² uint8, 5×5: times the NumPy recipe"
-        yield _least(name, goal, _ratio(cells[size, "uint8", 5], fit.NUMPY, fit.OURS))
+        yield _least(name, goal, _ratio(_cell(result, size, "uint8", 5), fit.NUMPY, fit.OURS))
     for taps, goal in ((5, 0.6), (9, 1.2)):
         name = f"4096² float32, {taps}×{taps}: over scipy.fft.rfft2"
-        yield _most(name, goal, _ratio(cells[4096, "float32", taps], fit.OURS, fit.YARDSTICK))
+        cell = _cell(result, 4096, "float32", taps)
+        yield _most(name, goal, _ratio(cell, fit.OURS, fit.YARDSTICK))
 
 
-def _engines(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    reference = next(
-        row["contenders"]
-        for row in result["references"]
-        if (row["size"], row["dtype"]) == (4096, "float32")
-    )
-    ours = _cells(result)[4096, "float32", 31]["auto"]
+def _engines(result: Row) -> Iterator[Row]:
+    reference = _one(result["references"], size=4096, dtype="float32")["contenders"]
+    ours = _cell(result, 4096, "float32", 31)["auto"]
     ratio = ours["median"] / reference[fit.YARDSTICK]["median"]
-    yield _most("4096² float32, 31×31: over scipy.fft.rfft2", 1.5, ratio)
+    yield _most("4096² float32, 31×31: over scipy.fft.rfft2", 0.8, ratio)
     losses = [engines.loss_of(cell)[1] for cell in result["cells"]]
     yield _most("loss by the choice of engine", 1.25, max(losses))
 
 
-def _limits(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for size, taps, goal in ((8192, 31, 64.0),):
-        peaks = [
-            cell["peak"] / 2**20
-            for cell in result["memory"]
-            if (cell["size"], cell["taps"]) == (size, taps)
-        ]
-        yield _most(f"{size}², {taps}×{taps}: MiB beyond the inputs", goal, max(peaks))
-    gains = [
-        row["workers"]["1"]["median"] / row["workers"][str(fit.WORKERS)]["median"]
-        for row in result["rows"]
-    ]
-    yield _least(f"{fit.WORKERS} workers over 1", 1.8, min(gains))
+def _limits(result: Row) -> Iterator[Row]:
+    rows = {
+        (dtype, taps): _one(result["rows"], size=4096, dtype=dtype, taps=taps)
+        for dtype, taps in dict.fromkeys(SHARES + GAINS)
+    }
+    for row in map(rows.__getitem__, SHARES):
+        share = 100 * limits.share_of_limit(result, row)
+        yield _least(f"{fit.label(row)}: share of the limit, %", 50, share)
+    for row in map(rows.__getitem__, GAINS):
+        name = f"{fit.label(row)}: {result['workers']} workers over 1"
+        yield _least(name, 1.8, limits.gain(result, row))
+    peaks = [cell["peak"] / 2**20 for cell in _all(result["memory"], size=8192, taps=31)]
+    yield _most("8192², 31×31: MiB beyond the inputs", 64, max(peaks))
     for row in result["starts"]:
         cold, warm = (sorted(row[cache]) for cache in ("empty cache", "warm cache"))
         if row["what"].startswith("import"):
             yield _most("import, ms over NumPy", 60, 1e3 * warm[len(warm) // 2])
-        else:
-            yield _most(f"{row['what']}, warm cache, s", 0.6, warm[len(warm) // 2])
-            yield _most(f"{row['what']}, empty cache, s", 5.0, cold[len(cold) // 2])
+            continue
+        soon, late = FIRST_FITS.get(row["what"], OTHER_FIRST_FITS)
+        yield _most(f"{row['what']}, warm cache, s", soon, warm[len(warm) // 2])
+        yield _most(f"{row['what']}, empty cache, s", late, cold[len(cold) // 2])
 
 
-def _peers(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    contenders = _cells(result)[4096, "float32", 15]
+def _company(result: Row) -> Iterator[Row]:
+    row = _one(result["rows"], what="4096² float32, 31×31")
+    name = f"{row['what']}, beside {result['others']} busy processes: over scipy.fft.rfft2"
+    yield _most(name, 1.4, company.ratio(result, row, "beside"))
+
+
+def _command(result: Row) -> Iterator[Row]:
+    for row in result["times"]:
+        yield _most(f"{row['what']}, whole process, s", 0.6, row["median"])
+    size = command.LARGE
+    row = _one(result["memory"], size=size)
+    name = f"{row['what']} of {size}² files: MiB beyond images and start"
+    yield _most(name, 64, row["beyond"] / 2**20)
+    row = _one(result["restore"], size=size)
+    took = f"in {report.figures(row['seconds'])} s"
+    name = f"restore of a {size}² file, unknown border: peak, GB"
+    yield _most(name, 2, row["peak"] / 1e9, took)
+
+
+def _convolve(result: Row) -> Iterator[Row]:
+    cells = result["cells"]
+    for kind, theirs in (("random", convolve.FILTER_2D), ("separable", convolve.SEP_FILTER_2D)):
+        cell = _one(cells, size=256, taps=9, kind=kind)["contenders"]
+        yield _least(f"convolve 9×9 on 256²: times {theirs}", 1, cell[theirs]["ratio"])
+    for size in convolve.OTHER_SIZES:
+        for taps, kind in convolve.other_kernels(size):
+            _one(cells, size=size, taps=taps, kind=kind)
+    ratios = {
+        convolve.label(cell): cell["contenders"][convolve.SEP_FILTER_2D]["ratio"]
+        for cell in _all(cells, kind="separable")
+        if "slow" not in cell["contenders"][convolve.SEP_FILTER_2D]
+    }
+    worst = min(ratios, key=ratios.__getitem__)
+    name = f"convolve by columns and rows: times {convolve.SEP_FILTER_2D}"
+    yield _least(name, 1, ratios[worst], f"at worst, {worst}")
+
+
+def _restoration(result: Row) -> Iterator[Row]:
+    for dtype in restoration.DTYPES:
+        row = _one(result["iterations"], size=2048, dtype=dtype, psf="skew")
+        name = f"richardson_lucy, 2048² {dtype}, 15×15 skew: times scikit-image an iteration"
+        yield _least(name, 15, row["seconds"]["skimage"] / row["seconds"]["plain"])
+    for dtype in restoration.DTYPES:
+        cell = _one(result["filters"], size=64, dtype=dtype)["contenders"]
+        name = f"wiener, 64² {dtype}, gcv: over scikit-image's with a number"
+        yield _most(name, 1, _ratio(cell, "wiener, gcv", "skimage wiener, a number"))
+    for dtype in restoration.DTYPES:
+        row = _one(result["unknown"], size=1024, dtype=dtype)
+        name = f"wiener, 1024² {dtype}, unknown border"
+        yield _most(f"{name}: over symmetric", 20, restoration.times_longer(row))
+        yield _most(f"{name}: memory, images", 6, restoration.images_held(row))
+
+
+def _whole(result: Row) -> Iterator[Row]:
+    for size, dtype in itertools.product(whole.SIZES, whole.DTYPES):
+        _one(result["rows"], size=size, dtype=dtype)
+    for method in whole.METHODS:
+        row = max(_all(result["rows"], method=method), key=whole.ratio)
+        worst = f"at worst, {whole.label(row)}"
+        yield _most(f"{method}: over its transforms", 1.3, whole.ratio(row), worst)
+
+
+def _peers(result: Row) -> Iterator[Row]:
+    contenders = _cell(result, 4096, "float32", 15)
     for peer, goal in ((SFFT, 150.0), (GWYDDION, 10.0)):
         found = next((name for name in contenders if name.startswith(peer)), None)
         if found and "median" in contenders[found]:
@@ -101,41 +177,59 @@ def _peers(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield _most("4096² float32, 15×15: error", 1e-6, contenders[fit.OURS]["error"])
 
 
-def _row(name: str, sign: str, goal: float, reached: float, kept: bool) -> dict[str, Any]:
-    return {"name": name, "goal": f"{sign} {goal:g}", "reached": reached, "kept": kept}
+def _row(name: str, goal: str, reached: float, kept: bool, note: str) -> Row:
+    return {"name": name, "goal": goal, "reached": reached, "kept": kept, "note": note}
 
 
-def _least(name: str, goal: float, reached: float) -> dict[str, Any]:
-    return _row(name, "≥", goal, reached, reached >= goal)
+def _least(name: str, goal: float, reached: float, note: str = "") -> Row:
+    return _row(name, f"≥ {goal:g}", reached, reached >= goal, note)
 
 
-def _most(name: str, goal: float, reached: float) -> dict[str, Any]:
-    return _row(name, "≤", goal, reached, reached <= goal)
+def _most(name: str, goal: float, reached: float, note: str = "") -> Row:
+    return _row(name, f"≤ {goal:g}", reached, reached <= goal, note)
 
 
-SOURCES: dict[str, Callable[[dict[str, Any]], Iterator[dict[str, Any]]]] = {
+SOURCES: dict[str, Callable[[Row], Iterator[Row]]] = {
     "fit": _fits,
     "engines": _engines,
     "limits": _limits,
+    "company": _company,
+    "command": _command,
+    "convolve": _convolve,
+    "restoration": _restoration,
+    "whole": _whole,
     "peers": _peers,
 }
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def _read(suite: str, result: Row) -> list[Row]:
+    """The rows of a suite, whose results may be of before it measured what is asked for."""
+    try:
+        return list(SOURCES[suite](result))
+    except KeyError as error:
+        missing = f"the results of {suite} lack {error.args[0]}"
+        sys.exit(f"bench: {missing}: run `python -m bench {suite}` again")
+
+
+def run(args: argparse.Namespace) -> Row:
     """Read the other suites' results, which must be of full runs."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     if args.quick:  # whose results have other sizes
         return {"rows": rows}
-    for suite, read in SOURCES.items():
-        rows += list(read(report.load(args.output, suite)))
+    for suite in SOURCES:
+        rows += _read(suite, report.load(args.output, suite))
     return {"rows": rows}
 
 
-def tables(result: dict[str, Any]) -> str:
+def _what(row: Row) -> str:
+    return f"{row['name']} ({row['note']})" if row["note"] else row["name"]
+
+
+def tables(result: Row) -> str:
     """Markdown: goals, what was reached, and what stands between."""
     rows = [
         [
-            row["name"],
+            _what(row),
             row["goal"],
             f"{row['reached']:.3g}",
             "yes" if row["kept"] else "no",

@@ -23,7 +23,7 @@ from . import data, engines, fit, measure, report
 from .measure import Call
 
 ROWS = [("uint8", 3), ("uint8", 5), ("uint8", 9)]
-ROWS += [("float32", 5), ("float32", 9), ("float32", 15), ("float32", 31)]
+ROWS += [("float32", 3), ("float32", 5), ("float32", 9), ("float32", 15), ("float32", 31)]
 QUICK_ROWS = [("uint8", 3), ("float32", 5)]
 SIZES, QUICK_SIZES = [4096], [256]
 REPEATS, QUICK_REPEATS = 15, 2
@@ -207,11 +207,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _bound(result: dict[str, Any], row: dict[str, Any]) -> float:
+def bound(result: dict[str, Any], row: dict[str, Any]) -> float:
     """Seconds that a direct engine needs at least, on all workers."""
     bandwidth = max(result["bandwidth"][str(result["workers"])].values())
     peak = max(result["peak"][row["direct"]].values())
     return max(row["bytes"] / bandwidth, row["multiply_adds"] / peak)
+
+
+def share_of_limit(result: dict[str, Any], row: dict[str, Any]) -> float:
+    """Return by how much of its least time a fit's equations are gathered, 1 if in no more."""
+    return float(bound(result, row) / row["workers"][str(result["workers"])]["median"])
+
+
+def gain(result: dict[str, Any], row: dict[str, Any]) -> float:
+    """How many times faster all workers are than one."""
+    alone, together = (row["workers"][str(count)]["median"] for count in (1, result["workers"]))
+    return float(alone / together)
 
 
 def _threads(count: int | str) -> str:
@@ -239,10 +250,10 @@ def _roofline(result: dict[str, Any]) -> str:
     rows = []
     for row in result["rows"]:
         reached, alone = (row["workers"][workers]["median"] for workers in (many, "1"))
-        bound = _bound(result, row)
-        times = [report.figures(1e3 * value) for value in (reached, bound)]
-        share = f"{100 * bound / reached:.0f} %"
-        last = [report.figures(1e3 * alone), f"{report.figures(alone / reached)}×"]
+        least = bound(result, row)
+        times = [report.figures(1e3 * value) for value in (reached, least)]
+        share = f"{100 * share_of_limit(result, row):.0f} %"
+        last = [report.figures(1e3 * alone), f"{report.figures(gain(result, row))}×"]
         rows.append([fit.label(row), row["engine"], *times, share, *last])
     return report.table(header, rows)
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 import fastkernel
 from fastkernel import psf
 
-from . import data, fit, measure, report
+from . import data, engines, fit, measure, report
 from .measure import Call
 
-SIZES, QUICK_SIZES = [256, 512, 1024, 2048], [128]
+SIZES, QUICK_SIZES = [64, 256, 512, 1024, 2048], [128]
 DTYPES = ["float32", "float64"]
 NUM_ITER, QUICK_NUM_ITER = 10, 3
 REPEATS, QUICK_REPEATS = 5, 1
@@ -32,7 +32,19 @@ INSIDE = 64  # pixels from the frame where little is left of what borders do
 WARM = 256  # side of the image that pays for imports and compilation
 MEMORY_ITER = 3  # all that iterations need is there by then
 
-PSFS = {"disk": psf.disk(7.2), "gaussian": psf.gaussian((15, 15), 2.5)}
+UNKNOWN, QUICK_UNKNOWN = 1024, 128  # side of the image whose border is taken to be unknown
+BALANCE = 0.1  # of the filters that are given a number
+
+
+def _skew() -> NDArray[np.float64]:
+    """Taps that are no product of a column and a row, and have no symmetry."""
+    taps = data.planted_kernel(15) * psf.gaussian((15, 15), 4.0)
+    return taps / taps.sum()
+
+
+PSFS = {"disk": psf.disk(7.2), "gaussian": psf.gaussian((15, 15), 2.5), "skew": _skew()}
+BORDERS = ["unknown", "symmetric"]
+LOOKED_AT = ["disk", "gaussian"]  # of which more is told than the time
 
 PLAIN, ACCELERATED, SKIMAGE = ITERATIVE = [
     "fastkernel, plain",
@@ -74,8 +86,10 @@ def skimage_richardson_lucy(image: NDArray, taps: NDArray, num_iter: int) -> NDA
         )
 
 
-def wiener(image: NDArray, taps: NDArray, balance: float | str) -> NDArray:
-    return fastkernel.wiener(image, taps, balance, boundary="symmetric", workers=fit.WORKERS)
+def wiener(
+    image: NDArray, taps: NDArray, balance: float | str, boundary: str = "symmetric"
+) -> NDArray:
+    return fastkernel.wiener(image, taps, balance, boundary=boundary, workers=fit.WORKERS)
 
 
 def skimage_wiener(image: NDArray, taps: NDArray, balance: float) -> NDArray:
@@ -132,7 +146,8 @@ def _iterations(size: int, dtype: str, num_iter: int, repeats: int) -> list[dict
 def _convergence(size: int) -> list[dict[str, Any]]:
     """How many accelerated iterations reach the likelihood of many plain ones, and the error."""
     rows = []
-    for name, taps in PSFS.items():
+    for name in LOOKED_AT:
+        taps = PSFS[name]
         measure.progress("restoration: convergence", name)
         sharp, image = _blurred(size, taps, "float64")
 
@@ -227,7 +242,8 @@ def _border(size: int, counts: list[int]) -> list[dict[str, Any]]:
     That is many for scikit-image, whose borders suffer from each: so it has few of them too.
     """
     rows = []
-    for name, taps in PSFS.items():
+    for name in LOOKED_AT:
+        taps = PSFS[name]
         measure.progress("restoration: border", name)
         sharp, image = _part_of_a_scene(size, taps)
         curves = [{"who": BLURRED, "num_iter": 0, "profile": _profile(image, sharp)}]
@@ -245,8 +261,8 @@ def _border(size: int, counts: list[int]) -> list[dict[str, Any]]:
 def _filter_calls(image: NDArray, taps: NDArray) -> dict[str, Call]:
     return {
         "wiener, gcv": Call(wiener, (image, taps, "gcv")),
-        "wiener, a number": Call(wiener, (image, taps, 0.1)),
-        "skimage wiener, a number": Call(skimage_wiener, (image, taps, 0.1)),
+        "wiener, a number": Call(wiener, (image, taps, BALANCE)),
+        "skimage wiener, a number": Call(skimage_wiener, (image, taps, BALANCE)),
         "skimage unsupervised_wiener": Call(unsupervised_wiener, (image, taps)),
     }
 
@@ -283,6 +299,22 @@ def _filters(size: int, dtype: str, repeats: int) -> dict[str, Any]:
     }
 
 
+def _unknown(size: int, dtype: str, repeats: int, memory: bool) -> dict[str, Any]:
+    """What it costs to assume nothing beyond the frame, beside a mirror image there."""
+    measure.progress("restoration: unknown border", f"{size}²", dtype)
+    taps, calls = PSFS["disk"], {}
+    for side in (WARM, size):
+        _, image = _blurred(side, taps, dtype)
+        calls[side] = {
+            boundary: Call(wiener, (image, taps, BALANCE, boundary)) for boundary in BORDERS
+        }
+    contenders: dict[str, dict[str, Any]] = engines.medians(calls[size], repeats)
+    if memory:
+        for boundary, entry in contenders.items():
+            entry["memory"] = measure.peak_memory(calls[size][boundary], calls[WARM][boundary])
+    return {"size": size, "dtype": dtype, "image": image.nbytes, "contenders": contenders}
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     wanted = functools.partial(measure.wanted, args)
     sizes = wanted(SIZES, QUICK_SIZES, args.sizes)
@@ -299,6 +331,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "convergence": [] if args.quick else _convergence(COMPARED),
         "border": _border(wanted(COMPARED, QUICK_COMPARED), counts),
         "filters": [_filters(size, dtype, repeats) for size in sizes for dtype in dtypes],
+        "unknown": [
+            _unknown(wanted(UNKNOWN, QUICK_UNKNOWN), dtype, repeats, args.memory)
+            for dtype in dtypes
+        ],
         "memory": [_memory(largest, dtype) for dtype in dtypes * args.memory],
     }
 
@@ -389,6 +425,31 @@ def _filter_table(result: dict[str, Any]) -> str:
     return report.table(["ms, and root mean square error", *names], rows)
 
 
+def times_longer(row: dict[str, Any]) -> float:
+    """How many times longer a filter takes that assumes nothing beyond the frame."""
+    unknown, mirrored = (row["contenders"][boundary]["median"] for boundary in BORDERS)
+    return float(unknown / mirrored)
+
+
+def images_held(row: dict[str, Any]) -> float:
+    """Its peak of memory beyond the image, in images."""
+    return float(row["contenders"]["unknown"]["memory"]["peak"] / row["image"])
+
+
+def _unknown_table(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['size']}² {row['dtype']}, 15×15 disk",
+            *(report.milliseconds(row["contenders"][boundary]) for boundary in BORDERS),
+            report.figures(times_longer(row)),
+            report.figures(images_held(row)) if "memory" in row["contenders"]["unknown"] else "-",
+        ]
+        for row in result["unknown"]
+    ]
+    header = ["wiener, a number", "unknown border, ms", "symmetric, ms", "times longer"]
+    return report.table([*header, "memory of unknown, images"], rows)
+
+
 def _memory_table(result: dict[str, Any]) -> str:
     cells = result["memory"]
     rows = [
@@ -419,6 +480,7 @@ def tables(result: dict[str, Any]) -> str:
         "### Richardson-Lucy, convergence": result["convergence"] and _convergence_table(result),
         "### Richardson-Lucy, the border": _border_table(result),
         "### Wiener filters, 15×15 gaussian": _filter_table(result),
+        "### Wiener filter, nothing assumed beyond the frame": _unknown_table(result),
         "### Peak memory": result["memory"] and _memory_table(result),
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items() if text)
@@ -426,6 +488,7 @@ def tables(result: dict[str, Any]) -> str:
 
 def readme(result: dict[str, Any]) -> str:
     parts = [_iteration_table(result), _race_table(result), _filter_table(result)]
+    parts.append(_unknown_table(result))
     if result["memory"]:
         parts.append(_memory_table(result))
     return "\n\n".join([*parts, _about(result)])

@@ -14,10 +14,13 @@ import pytest
 
 from bench import __main__ as bench
 from bench import (
+    command,
+    company,
     convolve,
     data,
     engines,
     fit,
+    goals,
     inverse,
     measure,
     octave,
@@ -27,8 +30,10 @@ from bench import (
     report,
     restoration,
     round_trip,
+    whole,
     worker,
 )
+from fastkernel import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -369,7 +374,11 @@ def test_nothing_wrong_is_believed_and_nothing_right_disbelieved(tmp_path, capsy
 
 @pytest.mark.jit
 @pytest.mark.parametrize(
-    "suite", ["methods", "descents", "restoration", "imperfect", "fields", "stacks"]
+    "suite",
+    [
+        *("methods", "descents", "restoration", "whole", "company"),
+        *("imperfect", "fields", "stacks"),
+    ],
 )
 def test_a_suite_runs_and_writes_its_tables(suite, tmp_path, capsys):
     options = ["--quick", "--no-memory", "--repeats", "1"]
@@ -471,48 +480,203 @@ def test_figures_are_drawn_that_need_no_results_but_these(tmp_path):
         bench.main(["plots", "sizes", "--output", str(tmp_path)])
 
 
-def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):
-    def entry(median, **more):
-        return {"median": median, "seconds": [median], **more}
+def entry(median, **more):
+    return {"median": median, "seconds": [median], **more}
 
-    def cells(*found):
-        return [
-            {"size": size, "dtype": dtype, "taps": taps, "contenders": contenders}
-            for size, dtype, taps, contenders in found
-        ]
 
+def results_for_goals():
+    """What a full run of every suite that is read leaves, with round numbers."""
     both = {fit.OURS: entry(1.0), fit.NUMPY: entry(9.0), fit.YARDSTICK: entry(2.0)}
-    ours = {fit.OURS: entry(1.0, error=1e-9), "SFFT on the CPU 1": entry(200.0)}
+    peers = {fit.OURS: entry(1.0, error=1e-9), "SFFT on the CPU 1": entry(200.0)}
     engines = {"auto": entry(1.0), "float": entry(1.0), "fft": entry(0.5)}
-    summed = cells((4096, "float32", 31, engines))
-    results = {
-        "fit": {
-            "cells": cells(
-                *((4096, "uint8", 5, both), (256, "uint8", 5, both)),
-                *((4096, "float32", taps, both) for taps in (5, 9)),
-            )
-        },
+    separable = {convolve.SEP_FILTER_2D: {"ratio": 2.0}, convolve.FILTER_2D: {"ratio": 0.5}}
+    unknown = {"unknown": entry(30.0, memory={"peak": 500}), "symmetric": entry(1.0)}
+    filters = {"wiener, gcv": entry(1.0), "skimage wiener, a number": entry(2.0)}
+    circular = {whole.OURS: entry(1.2), whole.TRANSFORMS: entry(1.0)}
+    two = {"1": entry(2.0), str(fit.WORKERS): entry(1.0)}
+    command_row = {"what": "a command", "size": command.LARGE, "seconds": 9.0, "peak": 3 * 10**9}
+
+    def cell(size, dtype, taps, **more):
+        return {"size": size, "dtype": dtype, "taps": taps, **more}
+
+    def by_dtype(size, **more):
+        return [{"size": size, "dtype": dtype, **more} for dtype in restoration.DTYPES]
+
+    fits = [(4096, "uint8", 5), (256, "uint8", 5), (4096, "float32", 5), (4096, "float32", 9)]
+    work = {"bytes": 60, "multiply_adds": 70, "workers": two}
+    return {
+        "fit": {"cells": [cell(*one, contenders=both) for one in fits]},
         "engines": {
-            "cells": [cell | {"chosen": "float"} for cell in summed],
-            "references": [{"size": 4096, "dtype": "float32", "contenders": both}],
+            "cells": [cell(4096, "float32", 31, chosen="float", contenders=engines)],
+            "references": by_dtype(4096, contenders=both)[:1],
         },
         "limits": {
-            "memory": [{"size": 8192, "taps": 31, "peak": 2**20}],
-            "rows": [{"workers": {"1": entry(2.0), str(fit.WORKERS): entry(1.0)}}],
+            "workers": fit.WORKERS,
+            "bandwidth": {str(fit.WORKERS): {"sum": 100.0, "copy": 50.0}},
+            "peak": {"integer": {"5": 100.0}, "float": {"5": 200.0}},
+            "memory": [cell(8192, "uint8", 31, peak=2**20)],
+            "rows": [
+                cell(4096, dtype, taps, direct=direct, **work)
+                for dtype, direct in (("uint8", "integer"), ("float32", "float"))
+                for taps in (3, 5, 9, 31)
+            ],
             "starts": [{"what": "first fit", "empty cache": [2.0], "warm cache": [0.1]}],
         },
-        "peers": {"cells": cells((4096, "float32", 15, ours))},
+        "company": {
+            "others": 2,
+            "yardstick": {"alone": entry(1.0), "beside": entry(2.0)},
+            "rows": [{"what": "4096² float32, 31×31", "beside": entry(3.0)}],
+        },
+        "command": {
+            "times": [{"what": "estimate", "median": 0.5}],
+            "memory": [command_row | {"beyond": 2**20}],
+            "restore": [command_row],
+        },
+        "convolve": {
+            "cells": [
+                {"size": size, "taps": taps, "kind": kind, "contenders": separable}
+                for size in convolve.OTHER_SIZES
+                for taps, kind in convolve.other_kernels(size)
+            ]
+        },
+        "restoration": {
+            "iterations": by_dtype(2048, psf="skew", seconds={"plain": 1.0, "skimage": 20.0}),
+            "filters": by_dtype(64, contenders=filters),
+            "unknown": by_dtype(1024, image=100, contenders=unknown),
+        },
+        "whole": {
+            "rows": [
+                row
+                for method in whole.METHODS
+                for size in whole.SIZES
+                for row in by_dtype(size, method=method, contenders=circular)
+            ]
+        },
+        "peers": {"cells": [cell(4096, "float32", 15, contenders=peers)]},
     }
+
+
+def write_results(folder, results):
     for name, result in results.items():
         head = {"suite": name, "quick": False}
-        (tmp_path / f"{name}.json").write_text(json.dumps(head | result), encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(head | result), encoding="utf-8")
+
+
+def test_goals_are_judged_by_the_results_of_other_suites(tmp_path):
+    results = results_for_goals()
+    assert list(results) == list(goals.SOURCES)
+    results["convolve"]["cells"][1]["contenders"] = {convolve.SEP_FILTER_2D: {"ratio": 0.25}}
+    results["whole"]["rows"][1]["contenders"] = {
+        whole.OURS: entry(2.0),
+        whole.TRANSFORMS: entry(1.0),
+    }
+    write_results(tmp_path, results)
     bench.main(["goals", "--output", str(tmp_path)])
-    kept = {row[1].strip(): row[-2].strip() for row in _table_rows(tmp_path / "goals.md")}
-    assert kept["256² uint8, 5×5: times the NumPy recipe"] == "yes"
-    assert kept["4096² uint8, 5×5: times the NumPy recipe"] == "no"
-    assert kept["loss by the choice of engine"] == "no"
-    assert kept["4096² float32, 15×15: times SFFT"] == "yes"
-    assert "What stands between" in (tmp_path / "goals.md").read_text(encoding="utf-8")
+    rows = _table_rows(tmp_path / "goals.md")
+    found = {row[1].strip(): (row[-3].strip(), row[-2].strip()) for row in rows}
+    worst = convolve.label(results["convolve"]["cells"][1])
+    for name, want in {
+        "256² uint8, 5×5: times the NumPy recipe": ("9", "yes"),
+        "4096² uint8, 5×5: times the NumPy recipe": ("9", "no"),
+        "4096² float32, 31×31: over scipy.fft.rfft2": ("0.5", "yes"),
+        "loss by the choice of engine": ("2", "no"),
+        "4096² uint8, 3×3: share of the limit, %": ("70", "yes"),
+        "4096² float32, 3×3: share of the limit, %": ("60", "yes"),
+        f"4096² float32, 31×31: {fit.WORKERS} workers over 1": ("2", "yes"),
+        "4096² float32, 31×31, beside 2 busy processes: over scipy.fft.rfft2": ("1.5", "no"),
+        "estimate, whole process, s": ("0.5", "yes"),
+        "a command of 12000² files: MiB beyond images and start": ("1", "yes"),
+        "restore of a 12000² file, unknown border: peak, GB (in 9.00 s)": ("3", "no"),
+        "convolve 9×9 on 256²: times cv2.filter2D": ("0.5", "no"),
+        "convolve 9×9 on 256²: times cv2.sepFilter2D": ("2", "yes"),
+        f"convolve by columns and rows: times cv2.sepFilter2D (at worst, {worst})": ("0.25", "no"),
+        "wiener, 64² float64, gcv: over scikit-image's with a number": ("0.5", "yes"),
+        "wiener, 1024² float32, unknown border: over symmetric": ("30", "no"),
+        "wiener, 1024² float32, unknown border: memory, images": ("5", "yes"),
+        "method fft: over its transforms (at worst, 512² float64)": ("2", "no"),
+        "4096² float32, 15×15: times SFFT": ("200", "yes"),
+    }.items():
+        assert found[name] == want, name
+    text = (tmp_path / "goals.md").read_text(encoding="utf-8")
+    assert "What stands between" in text
+    assert "- loss by the choice of engine: not known." in text
+
+
+@pytest.mark.parametrize(
+    ("suite", "part", "missing"),
+    [
+        ("limits", "rows", "dtype float32, taps 3"),
+        ("convolve", "cells", "size 256, taps 3, kind separable"),
+        ("restoration", "unknown", "size 1024, dtype float32"),
+        ("whole", "rows", "size 512, dtype float32"),
+    ],
+)
+def test_goals_say_which_suite_is_to_be_run_again(tmp_path, suite, part, missing):
+    results = results_for_goals()
+    rows = results[suite][part]
+    rows[:] = [row for row in rows if not all(text in _named(row) for text in missing.split(", "))]
+    write_results(tmp_path, results)
+    with pytest.raises(SystemExit, match=rf"{missing}: run `python -m bench {suite}` again"):
+        bench.main(["goals", "--output", str(tmp_path)])
+
+
+def _named(row):
+    return [f"{key} {value}" for key, value in row.items()]
+
+
+def test_goals_say_which_suite_has_never_run(tmp_path):
+    results = results_for_goals()
+    del results["whole"], results["command"]
+    write_results(tmp_path, results)
+    with pytest.raises(SystemExit, match="run `python -m bench command` first"):
+        bench.main(["goals", "--output", str(tmp_path)])
+    results["command"] = {"times": []}  # of an older kind
+    write_results(tmp_path, results)
+    with pytest.raises(SystemExit, match="lack memory: run `python -m bench command` again"):
+        bench.main(["goals", "--output", str(tmp_path)])
+
+
+def test_the_whole_process_of_a_command_is_measured(tmp_path):
+    found = command.process(tmp_path, "--version")
+    assert 0 < found["seconds"] < 60
+    assert 2**20 < found["peak"] < 2**30
+    with pytest.raises(subprocess.CalledProcessError):
+        command.process(tmp_path, "estimate", tmp_path / "none.png", tmp_path / "none.png")
+
+
+@pytest.mark.jit
+def test_commands_are_those_that_there_are(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def process(cache, *words):
+        calls.append(words[0])
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(cli.main(list(map(str, words))))
+        assert not ended.value.code
+        return {"seconds": 0.5, "peak": len(calls) * 2**20}
+
+    monkeypatch.setattr(command, "process", process)
+    monkeypatch.setattr(command, "SIZE", 64)
+    monkeypatch.setattr(command, "PART", 50)  # repeated to 64² and 96²
+    capsys.readouterr()
+    result = run(tmp_path, "command", "--sizes", "96", "--repeats", "2")
+    assert calls == ["estimate"] * 6 + ["restore"] * 2
+    (memory,) = result["memory"]
+    assert memory["beyond"] == 2**20 - 2 * 96**2
+    assert result["restore"][0]["peak"] == 8 * 2**20
+    assert "| estimate, 64² PNG, 5×5 | 0.500 |    2 |" in capsys.readouterr().out
+
+
+def test_company_is_busy_and_leaves():
+    with company.others(2) as busy:
+        assert [other.poll() for other in busy] == [None, None]
+    assert None not in [other.poll() for other in busy]
+
+
+def test_company_that_does_not_come_is_told(monkeypatch):
+    monkeypatch.setattr(company, "_BUSY", "pass")
+    with pytest.raises(SystemExit, match="did not start"), company.others(1):
+        pass
 
 
 def _table_rows(path):
