@@ -1,7 +1,7 @@
 """Images that a command makes from images: the same dtype, the same kind of file or another."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def remake_files(
     kernel: KernelFile,
     make: Make,
     failure: str,
-    notes: Sequence[str],
+    notes: list[str],
     bar: ProgressBar,
 ) -> None:
     """Read image files, write what becomes of each, and say so.
@@ -47,8 +47,8 @@ def remake_files(
         What is done to the pixels; its TypeError or ValueError is the image's fault.
     failure : str
         What an image then cannot be: "restored".
-    notes : sequence of str
-        What is said of the kernel, once the first image is made.
+    notes : list of str
+        What is said of the kernel once the first image is made, and what ``make`` adds to it.
     bar : ProgressBar
         The bar over all of them, which ``make`` may move on.
 
@@ -60,9 +60,9 @@ def remake_files(
     light = _light_of(options, kernel)
     jobs = jobs_of(options)
     voice = Voice(options, aside=jobs[0].name == STANDARD)
-    told = list(notes)
+    told: list[str] = []
     if options.transfer == "auto" and light == "srgb":
-        told.append("light: linear (sRGB decoded), for which the kernel was found")
+        notes.append("light: linear (sRGB decoded), for which the kernel was found")
     written: list[str] = []
 
     def work(job: Job) -> None:
@@ -88,8 +88,8 @@ def remake_files(
         bar.clear()
         turned = turned_note({job.source: picture})
         here = "" if job.name == STANDARD else f"wrote {job.name!r}"
-        voice.say(*told, *filter(None, [turned, here]))
-        told.clear()
+        voice.say(*notes[len(told) :], *filter(None, [turned, here]))
+        told[:] = notes
         written.append(job.name)
 
     try:

@@ -21,6 +21,13 @@ _TAKES = {
 }
 _FLAGS = {"acceleration": "--no-acceleration"}
 
+# Pixels beyond which a filter that assumes nothing beyond the frame, which takes six images in
+# memory, goes by tiles; their side, that of the part that the balance of all is chosen in too; and
+# what they read beyond it, in pixels and in sides of the kernel: a seam is then a tenth of the
+# error for a disk of 15 x 15, and as large as it for a straight motion of 27.
+_TILED, _SIDE = 1 << 24, 2048
+_HALO, _SIDES = 128, 10
+
 # What may stand beyond the border.
 _DIVIDED = ("circular", "symmetric", "edge_taper", "unknown")
 _BORDERS = {
@@ -51,6 +58,9 @@ def run(options: argparse.Namespace) -> None:
     def restored(image: AnyArray, channel_axis: int | None) -> AnyArray:
         if found.background:
             image = image - np.float64(found.background)
+        if _goes_by_tiles(options, image.shape):
+            how = {"callback": bar, "workers": options.workers, **tuning}
+            return _by_tiles(image, psf, channel_axis, notes.append, how)
         return functions[options.method](
             image,
             psf,
@@ -61,6 +71,44 @@ def run(options: argparse.Namespace) -> None:
         )
 
     remake_files(options, found, restored, "restored", notes, bar)
+
+
+def _goes_by_tiles(options: argparse.Namespace, shape: tuple[int, ...]) -> bool:
+    """Return whether what is assumed beyond the frame may be nothing, and that of many pixels."""
+    aperiodic = options.boundary in (None, "unknown")
+    return options.method == "wiener" and aperiodic and shape[0] * shape[1] > _TILED
+
+
+def _by_tiles(
+    image: AnyArray,
+    psf: AnyArray,
+    channel_axis: int | None,
+    note: Callable[[str], None],
+    how: dict[str, Any],
+) -> AnyArray:
+    """Restore an image by tiles that overlap, all with one balance, in about its own memory."""
+    import fastkernel
+
+    boundary, balance = how.setdefault("boundary", "auto"), how.get("balance", "gcv")
+    if balance == "gcv":
+        rows, cols = (slice(max(n - _SIDE, 0) // 2, (n + _SIDE) // 2) for n in image.shape[:2])
+        part = image[rows, cols]
+        grey = part if channel_axis is None else part.mean(axis=channel_axis)
+        how["balance"] = fastkernel.gcv_balance(grey, psf, boundary=boundary)
+        note(f"balance: {how['balance']:.3g}, chosen in the middle of the image for all its tiles")
+    note("restored by tiles that overlap, to hold no more than a few images in memory")
+    # Single precision has a hundred times the levels of 16 bits.
+    single = image.dtype.itemsize <= 2 or image.dtype == np.float32
+    return fastkernel.restore_tiled(
+        fastkernel.wiener,
+        image,
+        psf,
+        tile_shape=(_SIDE, _SIDE),
+        halo=tuple(max(_HALO, _SIDES * (side - 1)) for side in psf.shape),
+        channel_axis=channel_axis,
+        dtype=np.float32 if single else np.float64,
+        **how,
+    )
 
 
 def _tuning(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 from scipy import ndimage
 
 from fastkernel import inverse_filter, inverse_kernel, richardson_lucy
-from fastkernel.cli import main
+from fastkernel.cli import main, restore
 from fastkernel.cli.invert import centred
 from fastkernel.cli.kernels import read_kernel
 from fastkernel.cli.progress import ProgressBar
@@ -113,6 +113,27 @@ def test_the_border_of_a_restored_motion_does_not_ring():
     blur = np.abs(blurred.astype(float) - SCENE).mean()
     assert errors[""] < 0.5 * min(blur, errors["--boundary symmetric"])
     assert errors["--boundary edge_taper"] < errors["--boundary symmetric"]
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("balance", [[], ["--balance", "0.01"]])
+def test_a_large_image_is_restored_by_tiles(balance, monkeypatch, capsys):
+    """As well as at once, with one balance for all of them."""
+    wide = np.tile(SCENE, (1, -(-1100 // SCENE.shape[1])))
+    Image.fromarray(wide).save("a.png")
+    made(["apply", "motion:9@30", "a.png", "--boundary", "symmetric"], "b.png")
+    command = ["restore", "b.png", "--kernel", "motion:9@30", *balance]
+    whole = made(command, "c.png")
+    assert "by tiles" not in capsys.readouterr().out
+    monkeypatch.setattr(restore, "_TILED", wide.size - 1)
+    monkeypatch.setattr(restore, "_SIDE", 512)
+    tiled = made(command, "d.png")
+    told = capsys.readouterr().out
+    assert "restored by tiles that overlap" in told
+    assert ("balance: " in told) == (not balance)
+    errors = [np.abs(image.astype(float) - wide).mean() for image in (whole, tiled)]
+    assert errors[1] < 1.1 * errors[0]
+    assert np.abs(tiled.astype(float) - whole)[:, 1020:1028].mean() < errors[0] / 2
 
 
 def test_options_of_a_restoration():

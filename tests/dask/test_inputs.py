@@ -30,7 +30,9 @@ def unknown():
         (da.ones((4, 4), dtype=complex), TypeError, "source must hold real numbers"),
         (da.ones((0, 4)), ValueError, "source must have at least one pixel"),
         ("image.tif", TypeError, "source must be a Dask array, a DataArray, a store"),
-        (lambda: "image.tif", TypeError, r"source\(\) must be a Dask array"),
+        pytest.param(
+            lambda: "image.tif", TypeError, r"source\(\) must be a Dask array", id="opens no image"
+        ),
         (None, TypeError, "source must be a Dask array"),
     ],
     ids=str,
