@@ -45,6 +45,7 @@ def test_public_names_are_there():
 FIT = (
     "import numpy as np, fastkernel\n"
     "x = np.random.default_rng(0).integers(0, 256, (30, 30)).astype(np.uint8)\n"
+    "fastkernel.convolve(x, [[1, 2, 1]])\n"
     "print(round(float(fastkernel.estimate_kernel(x, x, 3, background=0).kernel[1, 1]), 9))"
 )
 

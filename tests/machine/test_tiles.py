@@ -123,7 +123,7 @@ def test_ctrl_c_stops_at_once_and_the_next_call_is_right():
     done = subprocess.run(
         [sys.executable, "-c", CTRL_C], capture_output=True, text=True, timeout=120, check=True
     )
-    assert float(done.stdout) < 0.5
+    assert float(done.stdout) < 1
 
 
 FORK = """
