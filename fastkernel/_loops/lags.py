@@ -128,6 +128,23 @@ def _copy_jitted(pixels, out):
 _copy: Any = _copy_plain if config.DISABLE_JIT else _copy_jitted
 
 
+def _squares_plain(row):
+    """Add up squares as `_squares` does, in NumPy: what runs when the JIT is off."""
+    return float(np.sum(np.square(row, dtype=np.float64)))
+
+
+@register_jitable
+def _squares_jitted(row):
+    """Return the sum of the squares of some pixels; of int16, as an integer."""
+    total = 0 * row[0]
+    for c in range(len(row)):
+        total += row[c] * row[c]
+    return total
+
+
+_squares: Any = _squares_plain if config.DISABLE_JIT else _squares_jitted
+
+
 @register_jitable
 def _read(image, stride, rows, cols, first, last, out):
     """Cast what stands at some rows and columns of a flat image, and zeros where vectors reach."""
@@ -192,25 +209,9 @@ def add_image_tiles(source, result, strides, places, origin, tiles, x, y, sums, 
             start = origin + (top + r) * strides[1] + left
             fetch(result, start + ROWS_AHEAD * strides[1], width)
             _copy(result[start : start + width], y[r][:width])
+            total += _squares(y[r][:width])
             y[r][width:] = 0
         _add_tile(x, y, (height, width), True, sums, out)
-        total += _energy(y, (height, width), sums)
-    return total
-
-
-@register_jitable
-def _energy(image, tile_shape, sums):
-    """Do what `energy` says of a tile, with some lane sums as working space."""
-    height, width = tile_shape
-    if image.itemsize > 2:
-        return _squares(image, height, width)
-    # Of int16, a march has them in a third of the time.
-    place, total = sums[0], 0.0
-    place[0] = 0
-    for col in range(0, width, VECTOR_BYTES // image.itemsize):
-        march_tile(image, image, 0, col, 0, 0, height, width, MOMENTS, 1, place)
-    for lane in range(place.shape[1]):
-        total += place[0, lane]
     return total
 
 
@@ -376,15 +377,8 @@ def energy(image, tile_shape):
     -----
     Cost: one multiply-add a pixel.
     """
-    return _squares(image, *tile_shape)
-
-
-@register_jitable
-def _squares(image, height, width):
-    """Do what `energy` says."""
+    height, width = tile_shape
     total = 0.0
     for r in range(height):
-        row = image[r][:width]
-        for c in range(width):
-            total += np.float64(row[c]) * np.float64(row[c])
+        total += _squares(image[r][:width])
     return total

@@ -141,7 +141,8 @@ def gather(
 
 def _one_job(job: Job[Found], run: Run, n_pixels: int) -> Sums:
     """Return what one job finds of a whole pair: what does it all is worth no thread, no sum."""
-    found = job(own_scratch(), never)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = job(own_scratch(), never)
     if run.progress is not None:
         run.progress(n_pixels, n_pixels)
     return Sums(cast(FloatArray, found.gram), found.moments.ravel(), found.energy)
