@@ -8,12 +8,14 @@ Goes out: what is written into arrays of the caller's, or returned as numbers.
 May import: NumPy, Numba, llvmlite, and of fastkernel nothing but this folder.
 
 The flags of compilation stand beside the loops, and what a loop calls stands in its own file:
-Numba's disk cache notices changes to that file alone. `_processor` is the exception: it can
-change no answer.
+Numba's disk cache notices changes to that file alone. Exceptions are `_processor`, which can
+change no answer, and `_lanes` and `_march`, what others are written in.
 
 Shared:
 
 - `_jit`: compilation that neither a broken cache, nor Ctrl-C, nor a fork can stop
+- `_lanes`: vectors as values of loops
+- `_march`: the innermost loop of all lagged products, as vectors of LLVM
 - `_unbroken`: what neither Ctrl-C nor a fork may break off
 - `_processor`: the width of a register, and ways of moving pixels past and between the caches
 
