@@ -22,6 +22,13 @@ GAINS += [("float32", 3), ("float32", 5), ("float32", 9), ("float32", 31)]
 FIRST_FITS = {"first fit, 512² float32, 5×5": (0.4, 2.0)}
 OTHER_FIRST_FITS = (0.6, 5.0)
 
+_NUMBA = "Numba takes 0.5 s to be imported and 0.4 s for what it knows of types, before any loop"
+_COMPILED = "three loops are compiled, of which Numba's inference of types takes two thirds"
+_SHARED = (
+    "the cores are shared with others here, and one worker's time varies by a quarter; in turns by "
+    "hand 1.6 to 1.9"
+)
+
 # What stands between a goal and what is reached, where that is known.
 REASONS = {
     "256² uint8, 5×5: times the NumPy recipe": (
@@ -44,12 +51,24 @@ REASONS = {
     "4096² float32, 3×3: share of the limit, %": (
         "as of uint8: bytes are cast to twice as many, which do not fit the second cache here"
     ),
-    "first fit, 512² float32, 5×5, warm cache, s": (
-        "Numba takes 0.5 s to be imported and 0.4 s for what it knows of types, before any loop"
+    "first fit, 512² uint8, 5×5, warm cache, s": _NUMBA,
+    "first fit, 512² float32, 5×5, warm cache, s": _NUMBA,
+    "first fit, 512² float32, 31×31, warm cache, s": (
+        f"{_NUMBA}; pyFFTW 1 s more where Dask is installed, which its interfaces import"
     ),
-    "first fit, 512² float32, 5×5, empty cache, s": (
-        "three loops are compiled, of which Numba's inference of types takes two thirds"
+    "first fit, 512² uint8, 5×5, empty cache, s": _COMPILED,
+    "first fit, 512² float32, 5×5, empty cache, s": _COMPILED,
+    "first fit, 512² float32, 31×31, empty cache, s": _COMPILED,
+    "4096² uint8, 5×5: 2 workers over 1": _SHARED,
+    "4096² uint8, 9×9: 2 workers over 1": _SHARED,
+    "4096² float32, 3×3: 2 workers over 1": _SHARED,
+    "4096² float32, 31×31, beside 2 busy processes: over scipy.fft.rfft2": (
+        "nothing is lost in company: alone it is the same multiple, see the row of 31×31"
     ),
+    "wiener: over its transforms": (
+        "a small image is transformed on one thread, where the yardstick has two"
+    ),
+    "inverse_filter: over its transforms": "as of wiener",
     "estimate, 512² PNG, 5×5, whole process, s": (
         "as the first fit; and Pillow, and the loops that look for sRGB and measure the residual"
     ),
