@@ -25,31 +25,29 @@ OTHER_FIRST_FITS = (0.6, 5.0)
 _NUMBA = "Numba takes 0.5 s to be imported and 0.4 s for what it knows of types, before any loop"
 _COMPILED = "three loops are compiled, of which Numba's inference of types takes two thirds"
 _SHARED = (
-    "the cores are shared with others here, and one worker's time varies by a quarter; in turns by "
-    "hand 1.6 to 1.9"
+    "a worker's sums take 10 to 20 % longer when two work, and 2 to 3 ms are done by one; 1.5 to "
+    "1.9 in the runs of a day"
 )
 
 # What stands between a goal and what is reached, where that is known.
 REASONS = {
     "256² uint8, 5×5: times the NumPy recipe": (
         "of 400 µs a compiled loop takes 140 for products, casts and the rim; the rest is some 400 "
-        "calls from Python, 0.2 to 1 µs each while caches are full of pixels. Where two vectors of "
-        "16 products are done a cycle, 8 would leave 20 µs for all of them"
+        "calls from Python. 8 times would leave 5 µs for all of them"
     ),
     "4096² float32, 9×9: over scipy.fft.rfft2": (
         "226 multiply-adds a pixel; the share of the limit is in the table of `limits`"
     ),
     "4096² float32, 31×31: over scipy.fft.rfft2": (
         "three transforms of rows, where the yardstick has one transform of both axes, and 124 "
-        "multiply-adds of their spectra a pixel, which alone take longer than the goal here: 12 "
-        "thousand million a second and core"
+        "multiply-adds of their spectra a pixel, which alone take three quarters of the goal here"
     ),
     "4096² uint8, 3×3: share of the limit, %": (
-        "products take 4 of 11 ms: casting to 16 bits as long again, at the speed of the second "
-        "cache, rows that begin far from each other in memory, and equations on one worker"
+        "of 18 ms of one worker, by hand, products take 10, casts to 16 bits 4, the squares of the "
+        "result 2, and Python with the rim 3"
     ),
     "4096² float32, 3×3: share of the limit, %": (
-        "as of uint8: bytes are cast to twice as many, which do not fit the second cache here"
+        "as of uint8; a tile of both images takes 1 MiB in float64, twice the second cache here"
     ),
     "first fit, 512² uint8, 5×5, warm cache, s": _NUMBA,
     "first fit, 512² float32, 5×5, warm cache, s": _NUMBA,
@@ -66,7 +64,8 @@ REASONS = {
         "nothing is lost in company: alone it is the same multiple, see the row of 31×31"
     ),
     "wiener: over its transforms": (
-        "a small image is transformed on one thread, where the yardstick has two"
+        "a small image is transformed on one thread, where the yardstick has two; why 8192² takes "
+        "1.7 in float64 is not known"
     ),
     "inverse_filter: over its transforms": "as of wiener",
     "estimate, 512² PNG, 5×5, whole process, s": (

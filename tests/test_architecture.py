@@ -46,7 +46,6 @@ HOMES = {
         "_images/lazy.py",
         "_machine/fft.py",
         "estimation/methods/__init__.py",
-        "__init__.py",
     ),
 }
 

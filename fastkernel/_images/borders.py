@@ -107,8 +107,13 @@ def places_of(start: int, size: int, length: int, boundary: Boundary) -> Places:
     """
     index = source_index(start, start + size, length, boundary)
     index.flags.writeable = False
+    return Places(index, _inside(start, size, length))
+
+
+def _inside(start: int, size: int, length: int) -> tuple[int, int]:
+    """Return which of ``size`` places are inside a line, as a half-open range."""
     first, last = (min(max(i - start, 0), size) for i in (0, length))
-    return Places(index, (first, last))
+    return first, last
 
 
 Part: TypeAlias = tuple[slice, slice | NDArray[np.intp] | None]
@@ -122,7 +127,7 @@ def parts_of(start: int, size: int, length: int, boundary: Boundary) -> tuple[Pa
     What is returned is kept: it is not to be changed.
     """
     found: list[Part] = []
-    first, last = (min(max(i - start, 0), size) for i in (0, length))
+    first, last = _inside(start, size, length)
     for i, j in ((0, first), (first, last), (last, size)):
         if i < j:
             if (i, j) == (first, last):

@@ -60,12 +60,13 @@ def remake_files(
     light = _light_of(options, kernel)
     jobs = jobs_of(options)
     voice = Voice(options, aside=jobs[0].name == STANDARD)
-    told: list[str] = []
+    of_light, told = list[str](), 0
     if options.transfer == "auto" and light == "srgb":
-        notes.append("light: linear (sRGB decoded), for which the kernel was found")
+        of_light.append("light: linear (sRGB decoded), for which the kernel was found")
     written: list[str] = []
 
     def work(job: Job) -> None:
+        nonlocal told
         picture = _read(job, options, light)
         suffix = job.suffix or _SUFFIXES[picture.kind]
         if not job.suffix:
@@ -88,8 +89,9 @@ def remake_files(
         bar.clear()
         turned = turned_note({job.source: picture})
         here = "" if job.name == STANDARD else f"wrote {job.name!r}"
-        voice.say(*notes[len(told) :], *filter(None, [turned, here]))
-        told[:] = notes
+        voice.say(*notes[told:], *of_light, *filter(None, [turned, here]))
+        told = len(notes)
+        of_light.clear()
         written.append(job.name)
 
     try:
