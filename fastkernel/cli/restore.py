@@ -23,8 +23,8 @@ _FLAGS = {"acceleration": "--no-acceleration"}
 
 # Pixels beyond which a filter that assumes nothing beyond the frame, which takes six images in
 # memory, goes by tiles; their side, that of the part that the balance of all is chosen in too; and
-# what they read beyond it, in pixels and in sides of the kernel: a seam is then a tenth of the
-# error for a disk of 15 x 15, and as large as it for a straight motion of 27.
+# what they read beyond it, in pixels and in sides of the kernel: a seam is then an eighth of
+# the error for a disk of 15 x 15, and three quarters of it for a straight motion of 31 pixels.
 _TILED, _SIDE = 1 << 24, 2048
 _HALO, _SIDES = 128, 10
 
@@ -93,11 +93,11 @@ def _by_tiles(
     if balance == "gcv":
         rows, cols = (slice(max(n - _SIDE, 0) // 2, (n + _SIDE) // 2) for n in image.shape[:2])
         part = image[rows, cols]
-        grey = part if channel_axis is None else part.mean(axis=channel_axis)
+        grey = part if channel_axis is None else part.mean(axis=channel_axis, dtype=np.float64)
         how["balance"] = fastkernel.gcv_balance(grey, psf, boundary=boundary)
         note(f"balance: {how['balance']:.3g}, chosen in the middle of the image for all its tiles")
     note("restored by tiles that overlap, to hold no more than a few images in memory")
-    # Single precision has a hundred times the levels of 16 bits.
+    # Single precision has 256 times the levels of 16 bits.
     single = image.dtype.itemsize <= 2 or image.dtype == np.float32
     return fastkernel.restore_tiled(
         fastkernel.wiener,
