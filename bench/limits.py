@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastkernel._loops import lags
-from fastkernel.estimation.equations.gathering_engines import TILE_SHAPES, row_length
+from fastkernel.estimation.equations.gathering_engines import TILE_SHAPES
+from fastkernel.estimation.equations.row_jobs import row_length
 
 from . import data, engines, fit, measure, report
 from .measure import Call

@@ -22,7 +22,7 @@ MAX_LAGS = 5
 TILE_LAGS, LINE_LAGS = (5, 5) if REGISTERS == 32 else (3, 4)
 
 # The sums that a march can take of each lag (see `lags.add_tiles`), as bits.
-MOMENTS, AHEAD, ACROSS, SWAPPED = 1, 2, 4, 8
+MOMENTS, AHEAD, ACROSS = 1, 2, 4
 
 
 @register_jitable
@@ -50,7 +50,7 @@ def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
         return image[first : first + height, left : left + lanes].astype(sums.dtype)
 
     place = 0
-    for kind in (MOMENTS, AHEAD, ACROSS, SWAPPED):
+    for kind in (MOMENTS, AHEAD, ACROSS):
         for i in range(n if kinds & kind else 0):
             ahead = np.where(inside, column(x, row + lag + i, col + shift), 0)
             here = np.where(inside, column(x, row, col + shift), 0)
@@ -58,7 +58,6 @@ def _march_plain(x, y, row, col, shift, lag, height, width, kinds, n, sums):
                 MOMENTS: (ahead, column(y, row, col)),
                 AHEAD: (ahead, column(x, row, col)),
                 ACROSS: (column(x, row + lag + i, col), here),
-                SWAPPED: (ahead, column(y, row, col)[:, np.arange(lanes) ^ 1]),
             }[kind]
             # An integer product is twice as wide as its factors: neighbours share a lane.
             found = (a * b).sum(axis=0).reshape(VECTOR_BYTES // sums.itemsize, -1).sum(axis=1)
@@ -147,13 +146,6 @@ class _March:
         )
         return builder.add(total, builder.add(even, odd))
 
-    def _swapped(self, vector):
-        """Return a vector of complex numbers with real and imaginary parts exchanged."""
-        number = ir.IntType(32)
-        order = [ir.Constant(number, i ^ 1) for i in range(self.lanes)]
-        picks = ir.Constant(ir.VectorType(number, self.lanes), order)
-        return self.builder.shuffle_vector(vector, ir.Constant(self.vector, ir.Undefined), picks)
-
     def emit(self, n, kinds):
         """Emit the march over ``n`` lags that takes ``kinds`` of sums, and continue after it."""
         b, number = self.builder, self._number
@@ -193,9 +185,6 @@ class _March:
         if crossed:
             across, here = [*crossed_held, self._at(newest)], self._ahead(row)
             factors += [(v, here) for v in across]
-        if kinds & SWAPPED:
-            swapped = self._swapped(y)
-            factors += [(v, swapped) for v in ahead]
         done = [
             self._multiply_add(total, *pair) for total, pair in zip(totals, factors, strict=True)
         ]
@@ -271,4 +260,3 @@ march_tile = _march_over(
     {MOMENTS: MAX_LAGS, MOMENTS | AHEAD: TILE_LAGS, MOMENTS | AHEAD | ACROSS: TILE_LAGS}
 )
 march_lines = _march_over({MOMENTS | ACROSS: LINE_LAGS})
-march_spectra = _march_over({MOMENTS | SWAPPED: MAX_LAGS})

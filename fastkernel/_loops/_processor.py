@@ -154,7 +154,7 @@ def _transpose_typed(typing_context, x, start, stride, out, out_start, out_strid
 fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
 _stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
 settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
-_transpose = _transpose_plain if config.DISABLE_JIT else intrinsic(_transpose_typed)
+transpose = _transpose_plain if config.DISABLE_JIT else intrinsic(_transpose_typed)
 
 
 @register_jitable
@@ -188,4 +188,4 @@ def turn_over(x, start, stride, rows, cols, out, out_start, out_stride):
     for row in range(0, rows, width):
         for col in range(0, cols, width):
             place, out_place = start + row * stride + col, out_start + col * out_stride + row
-            _transpose(x, place, stride, out, out_place, out_stride)
+            transpose(x, place, stride, out, out_place, out_stride)

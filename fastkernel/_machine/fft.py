@@ -36,9 +36,9 @@ _MAX_IDLE_BYTES = 32 << 20
 
 _lock = threading.RLock()
 hold_across_forks(_lock)
-_idle: deque[
-    "RowTransforms | TileTransforms | ImageRowTransforms | ImageColumnTransforms | SmallTransforms"
-] = deque()
+_idle: deque["TileTransforms | ImageRowTransforms | ImageColumnTransforms | SmallTransforms"] = (
+    deque()
+)
 _idle_bytes = 0
 
 # What is left of plans that nobody refers to any more, until somebody holds the lock.
@@ -54,36 +54,6 @@ class _Plans:
     # The default outlives the module's names, which are gone when the interpreter ends.
     def __del__(self, dropped: deque[dict[str, Any]] = _dropped) -> None:
         dropped.append(self.__dict__)
-
-
-class RowTransforms(_Plans):
-    """A plan, with its scratch, for the spectra of rows.
-
-    Attributes
-    ----------
-    key : (int, int)
-        Length of the rows, and how many there are.
-    rows : (n, length) float64 array
-        What `transform` reads.
-    spectra : (n, m) complex128 array
-        What it writes, in the first ``length // 2 + 1`` columns; zeros fill whole vectors.
-    """
-
-    def __init__(self, key: tuple[int, int]) -> None:
-        length, n = self.key = key
-        half = length // 2 + 1
-        self.rows = _fftw().empty_aligned((n, length), np.float64)
-        self.spectra = _fftw().zeros_aligned((n, -(-half // 4) * 4), np.complex128)
-        self.transform = (
-            _fftw()
-            .FFTW(self.rows, self.spectra[:, :half], axes=(1,), flags=("FFTW_ESTIMATE",), threads=1)
-            .execute
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the scratch."""
-        return int(self.rows.nbytes + self.spectra.nbytes)
 
 
 def _there_and_back(
@@ -224,7 +194,6 @@ class SmallTransforms(_Plans):
 
 Plan = TypeVar(
     "Plan",
-    RowTransforms,
     TileTransforms,
     ImageRowTransforms,
     ImageColumnTransforms,
@@ -255,11 +224,6 @@ def _borrowed(make: type[Plan], key: Any) -> Iterator[Plan]:
             while len(_idle) > _MAX_IDLE or _idle_bytes > _MAX_IDLE_BYTES:
                 _idle_bytes -= _idle.popleft().nbytes
             _dropped.clear()
-
-
-def borrowed_row_transforms(length: int, n: int) -> AbstractContextManager[RowTransforms]:
-    """Lend the plan for ``n`` rows of ``length``."""
-    return _borrowed(RowTransforms, (length, n))
 
 
 def borrowed_tile_transforms(

@@ -19,13 +19,12 @@ from fastkernel._machine.tiles import never, own_scratch
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import ENGINES, choose_engine, is_narrow
 from fastkernel.estimation.equations.gathering_engines import (
-    FftJob,
-    Found,
     RimJob,
     is_whole,
     rim_jobs,
     tile_jobs,
 )
+from fastkernel.estimation.equations.row_jobs import FftJob, Found
 from fastkernel.estimation.equations.sweeps import Job, each_pair
 
 # Matrices of their size that are held at a time while equations are formed, and solved.

@@ -14,15 +14,19 @@ import numpy as np
 
 from fastkernel._images.borders import load, places_of
 from fastkernel._images.pairs import Pair
-from fastkernel._images.rows import flat_pixels
 from fastkernel._loops import lags, rims
-from fastkernel._machine.fft import borrowed_row_transforms
+from fastkernel._loops._reading import Image
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import (
-    fft_sums_are_exact,
     fft_tiling,
-    largest_product,
+)
+from fastkernel.estimation.equations.row_jobs import (
+    FftJob,
+    Found,
+    RowReader,
+    row_length,
+    standing_image,
 )
 
 # A tile's two scratch arrays fill a quarter, and half, of a 2 MB second-level cache; long rows are
@@ -31,13 +35,6 @@ TILE_SHAPES = {"integer": (128, 1024), "float": (64, 1024)}
 SCRATCH_DTYPES: dict[str, np.dtype[Any]] = {
     "integer": np.dtype(np.int16),
     "float": np.dtype(np.float64),
-}
-
-# Dtypes whose pixels a loop casts itself, by engine: each is compiled for by itself. Python casts
-# others tile by tile, where threads wait for each other.
-IN_PLACE: dict[str, tuple[np.dtype[Any], ...]] = {
-    "integer": (np.dtype(np.uint8),),
-    "float": (np.dtype(np.uint16), np.dtype(np.float32), np.dtype(np.float64)),
 }
 
 # Multiply-adds after which a job looks whether to stop: some hundredths of a second.
@@ -59,34 +56,6 @@ SEGMENT = 2048
 RIM_BLOCK = 256
 
 
-class Found(NamedTuple):
-    """What the tiles of a job add up to.
-
-    Attributes
-    ----------
-    moments : (p, q) float64 array
-        By shift.
-    base : (2, p, q) or (p, 2q - 1) float64 array
-        Base entries of the Gram matrix, or an autocorrelation, see `_loops.rims.fill_base`.
-    energy : float
-        Of the result.
-    gram : (p * q, p * q) float64 array, optional
-        By shift; None where base entries and strips tell it.
-    """
-
-    moments: FloatArray
-    base: FloatArray
-    energy: float
-    gram: FloatArray | None = None
-
-
-def row_length(width: int, more: int, dtype: np.dtype[Any]) -> int:
-    """Return the length of a scratch row: whole vectors, ``more`` pixels, no colliding stride."""
-    lanes: int = lags.vector_lanes(dtype)
-    length = -(-(-(-width // lanes) * lanes + more) // lanes) * lanes
-    return length + lanes if length * dtype.itemsize % 4096 == 0 else length
-
-
 def rim_scratch(scratch: Scratch, kernel_shape: Shape, tile_shape: Shape) -> tuple[FloatArray, ...]:
     """Return what `rims.slide_products` works in."""
     shapes = rims.rim_shapes(kernel_shape, tile_shape)
@@ -96,9 +65,8 @@ def rim_scratch(scratch: Scratch, kernel_shape: Shape, tile_shape: Shape) -> tup
 class InPlace(NamedTuple):
     """A pair whose pixels loops read where they stand: what these take beside tiles and scratch."""
 
-    source: AnyArray
-    result: AnyArray
-    strides: tuple[int, int]
+    source: Image
+    result: Image
     places: tuple[AnyArray, AnyArray]
     origin: int
     inside: tuple[int, int]
@@ -106,21 +74,18 @@ class InPlace(NamedTuple):
     @classmethod
     def of(cls, pair: Pair, kernel_shape: Shape, engine: str) -> Self | None:
         """Return what loops read; None if they do not know such images."""
-        source, result, window, *_ = pair
-        if source.dtype != result.dtype or source.dtype not in IN_PLACE[engine]:
+        x, y = map(standing_image, pair[:2])
+        if x is None or y is None or (engine == "integer" and x[1] + y[1] > 0):
             return None
-        x, y = flat_pixels(source), flat_pixels(result)
-        if x is None or y is None:
-            return None
+        window = pair.window
         rows, cols = (
             places_of(start, size + k - 1, length, window.boundary)
             for start, size, k, length in zip(
-                window.source_origin, window.shape, kernel_shape, source.shape, strict=True
+                window.source_origin, window.shape, kernel_shape, pair.source.shape, strict=True
             )
         )
         top, left = window.result_origin
-        places, origin = (rows.pixels, cols.pixels), top * y.stride + left
-        return cls(x.pixels, y.pixels, (x.stride, y.stride), places, origin, cols.inside)
+        return cls(x, y, (rows.pixels, cols.pixels), top * y[2] + left, cols.inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,84 +165,6 @@ class WholeJob(DirectJob):
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 
 
-class ZeroPadded:
-    """Scratch of which one part is written at a time, and all else is zero."""
-
-    def __init__(self, array: FloatArray) -> None:
-        self.array = array
-        self._part: tuple[int, int, int] | None = None
-
-    def part(self, left: int, height: int, width: int) -> FloatArray:
-        """Return the part to write; the rest is cleared where it was not."""
-        if self._part != (left, height, width):
-            self.array[:] = 0
-            self._part = (left, height, width)
-        return self.array[:height, left : left + width]
-
-
-@dataclass(frozen=True, slots=True)
-class FftJob:
-    """Some tiles of a pair, correlated by transforms of their rows.
-
-    The tiles part the whole virtual source, not the window. A row of a tile is zero-padded, the
-    same row with its surroundings is not (zeros beyond the source): the product of their
-    transforms, one conjugated, is that of their correlation. Down the columns lags are summed as
-    they are, by the march of the direct engines.
-    """
-
-    pair: Pair
-    kernel_shape: Shape
-    tiles: Sequence[tuple[int, int, int, int]]
-    length: int
-
-    def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
-        """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
-        (source, result, window, *_), (p, q) = self.pair, self.kernel_shape
-        rows, cols = (n + k - 1 for n, k in zip(window.shape, self.kernel_shape, strict=True))
-        core, energy = max(tile[2] for tile in self.tiles), 0.0
-        with borrowed_row_transforms(self.length, 3 * core + p - 1) as plan:
-            # The source with its surroundings, the source's own tile, the result's.
-            split = core + p - 1, 2 * core + p - 1
-            around, own, answer = map(ZeroPadded, np.split(plan.rows, split))
-            spectra = np.split(plan.spectra.view(np.float64), split)
-            totals = [
-                scratch.array(name, (2 * p, spectra[0].shape[1])) for name in ("own", "answer")
-            ]
-            for total in totals:
-                total[:] = 0
-            for top, left, height, width in self.tiles:
-                if stopped():
-                    break
-                bottom = min(top + height + p - 1, rows)
-                first, last = max(left - q + 1, 0), min(left + width + q - 1, cols)
-                # The tile's own first column stands q - 1 columns into its surroundings.
-                part = around.part(first - left + q - 1, bottom - top, last - first)
-                load(source, window.source_pixel(top, first), window.boundary, part)
-                own.part(0, height, width)[:] = around.array[:height, q - 1 : q - 1 + width]
-                inside = (
-                    max(0, min(height, window.shape[0] - top)),
-                    max(0, min(width, window.shape[1] - left)),
-                )
-                part = answer.part(0, *inside)
-                if part.size:
-                    load(result, window.result_pixel(top, left), window.boundary, part)
-                    energy += lags.energy(answer.array, inside)
-                plan.transform()
-                lags.add_row_correlations(*spectra, height, *totals)
-        products = [lags.row_correlations(total)[:, : self.length // 2 + 1] for total in totals]
-        found = [np.fft.irfft(part, self.length)[:, : 2 * q - 1] for part in products]
-        if self._is_exact():
-            found = [np.rint(part) for part in found]
-        return Found(found[1][:, q - 1 :], found[0], energy)
-
-    def _is_exact(self) -> bool:
-        source, result, *_ = self.pair
-        if source.dtype.kind == "f" or result.dtype.kind == "f":
-            return False
-        n_pixels = sum(tile[2] for tile in self.tiles) * self.length
-        return fft_sums_are_exact(n_pixels, largest_product(source, result), self.length)
-
-
 @dataclass(frozen=True, slots=True)
 class RimJob:
     """Part of the two strips, rows (axis 0) or columns (axis 1), by which the window can move."""
@@ -323,9 +210,9 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
     if engine == "fft":
         length, tile_shape = fft_tiling(window.shape, kernel_shape)
         rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
-        tiles = Tiles((rows, cols), tile_shape)
+        tiles, reader = Tiles((rows, cols), tile_shape), RowReader.of(pair, kernel_shape)
         parts = shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
-        return [FftJob(pair, kernel_shape, part, length) for part in parts]
+        return [FftJob(reader, reader.table(part), length) for part in parts]
     tile_shape = direct_tile_shape(engine, window.shape[1])
     height, width = (min(n, k) for n, k in zip(window.shape, tile_shape, strict=True))
     in_place = InPlace.of(pair, kernel_shape, engine)

@@ -110,6 +110,8 @@ def solve(sums: FieldSums, asked: Asked) -> Solved:
 
 def _factorised(matrix: FloatArray, n: int) -> Factor:
     """Factorise equations whose background, after the first ``n``, has units of its own."""
+    if n == len(matrix):
+        return factorise(matrix)
     diagonal = np.diag(matrix)
     sizes = np.ones(len(matrix))
     typical, beside = float(np.mean(diagonal[:n])), diagonal[n:]

@@ -10,25 +10,28 @@ is not, so rows are transformed again for every power; where two rows meet, each
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair
-from fastkernel._loops import lags
+from fastkernel._loops import row_spectra
+from fastkernel._loops._cascade import MAX_DEPTH
 from fastkernel._loops._lanes import LANES
-from fastkernel._machine.fft import borrowed_row_transforms
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import Scratch, Tile, Tiles, run_jobs, shares
+from fastkernel._machine.tiles import Scratch, Tiles, run_jobs, shares, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import fft_tiling
-from fastkernel.estimation.equations.gathering_engines import ZeroPadded
+from fastkernel.estimation.equations.row_jobs import RowReader, row_scratch
 
 # Rows of a tile, at least: long marches, and few of them.
 _ROWS = 128
+
+# Rows whose products are summed at a time.
+_BLOCK, _LEAST_BLOCK = 128, 16
 
 # Jobs: their sums are held until they are added.
 _MAX_JOBS = 32
@@ -71,96 +74,100 @@ class _LagsJob:
 
     Attributes
     ----------
-    pair, kernel_shape
-        See `weighted_lags`.
-    tiles : sequence of tiles
-        Parts of the window.
+    reader : RowReader
+        Of the pair.
+    table : (n, 12) int array
+        Of the tiles, parts of the window.
     length : int
         Of the transforms, in pixels.
-    down : (2 * degree + 1, height) float64 array
-        The powers of the places of the window's rows.
+    down : Scale
+        Of the window's rows.
     across : (degree + 1, width + q - 1) float64 array
-        Those of the columns of what its source is.
+        The powers of the places of the columns of the window's source.
     """
 
-    pair: Pair
-    kernel_shape: Shape
-    tiles: Sequence[Tile]
+    reader: RowReader
+    table: AnyArray
     length: int
-    down: FloatArray
+    down: Scale
     across: FloatArray
 
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> WeightedLags:
-        (p, q), degree = self.kernel_shape, len(self.across) - 1
-        core, energy = max(tile[2] for tile in self.tiles), 0.0
-        with (
-            borrowed_row_transforms(self.length, (degree + 2) * core) as near,
-            borrowed_row_transforms(self.length, core + p - 1) as far,
-        ):
-            *owns, answer = map(ZeroPadded, np.split(near.rows, degree + 2))
-            around, wide = ZeroPadded(far.rows), _vectors(far.spectra)
-            own_spectra = np.split(_vectors(near.spectra), degree + 2)
-            lines, *line = wide.shape[1:]
-            ahead, moments = (
-                [np.zeros((lines, line[0], most + 1 - j, 2 * p, line[1])) for j in range(most + 1)]
-                for most in (2 * degree, degree)
+        (p, q), degree, energy = self.reader.kernel_shape, len(self.across) - 1, 0.0
+        height, groups = int(self.table[:, 8].max()), row_spectra.groups_of(self.length)
+        *how, far = row_scratch(scratch, self.length, height, p)
+        shape, kept = row_spectra.spectra_shape(self.length, height), _products(degree)
+        folded = shape if 2 * degree >= MAX_DEPTH else (0, *shape[1:])
+        near = scratch.array("near", (degree + 2, *shape))
+        spectra = far, near, scratch.array("weighted", folded)
+        rows, block, powers = self._down(height)
+        out = np.zeros((groups, p, kept.in_all, 2, LANES))
+        work = 4 * p * kept.in_all * height * self.length
+        for given, tiles, part in self.reader.read(self.table, work):
+            if stopped():
+                break
+            down = rows[part], block, powers[part]
+            energy += row_spectra.add_weighted_row_correlations(
+                *given, tiles, self.across, down, kept.table, *how, spectra, out
             )
-            work = [scratch.array(name, (core + p - 1, *line)) for name in ("lines", "weighted")]
-            for tile in self.tiles:
-                if stopped():
-                    break
-                (top, left, height, width), pixels = tile, self._around(tile, scratch)
-                first = max(left - q + 1, 0)
-                powers = self.across[:, first : first + pixels.shape[1]]
-                inside = slice(left - first, left - first + width)
-                for own, power in zip(owns, powers, strict=True):
-                    np.multiply(
-                        pixels[:height, inside], power[inside], out=own.part(0, height, width)
-                    )
-                energy += self._answer(tile, answer)
-                near.transform()
-                weights = self.down[:, top : top + height]
-                for half, power in enumerate(powers):
-                    part = around.part(first - left + q - 1, *pixels.shape)
-                    np.multiply(pixels, power, out=part)
-                    far.transform()
-                    for j in range(2 * half, min(2 * half + 2, 2 * degree + 1)):
-                        given = wide, own_spectra[j - half], weights[: 2 * degree + 1 - j], height
-                        lags.add_weighted_row_correlations(*given, *work, ahead[j])
-                    given = wide, own_spectra[-1], weights[: degree + 1 - half], height
-                    lags.add_weighted_row_correlations(*given, *work, moments[half])
-        return WeightedLags(
-            [self._lags(total) for total in ahead],
-            [self._lags(total)[..., q - 1 :] for total in moments],
-            energy,
-        )
+        found = row_spectra.correlations(out, self.length, 2 * q - 1)
+        by_power = np.ascontiguousarray(np.moveaxis(found, 1, 0))
+        ahead = [by_power[start:stop] for start, stop in kept.ahead]
+        moments = [by_power[start:stop, :, q - 1 :] for start, stop in kept.moments]
+        return WeightedLags(ahead, moments, energy)
 
-    def _around(self, tile: Tile, scratch: Scratch) -> FloatArray:
-        """Return the source under a tile, with what its lags reach inside the window's source."""
-        (source, _, window, *_), (p, q) = self.pair, self.kernel_shape
-        top, left, height, width = tile
-        first, last = max(left - q + 1, 0), min(left + width, window.shape[1]) + q - 1
-        pixels = scratch.array("x", (height + p - 1, last - first))
-        load(source, window.source_pixel(top, first), window.boundary, pixels)
-        return pixels
-
-    def _answer(self, tile: Tile, answer: ZeroPadded) -> float:
-        """Read the result under a tile, and return its energy."""
-        (_, result, window, *_), (top, left, *shape) = self.pair, tile
-        part = answer.part(0, *shape)
-        load(result, window.result_pixel(top, left), window.boundary, part)
-        return float(lags.energy(answer.array, tile[2:]))
-
-    def _lags(self, totals: FloatArray) -> FloatArray:
-        """Return sums of products of spectra as sums over pixels, (k, p, 2q - 1)."""
-        spectra = lags.weighted_row_correlations(totals)
-        half, reach = self.length // 2 + 1, 2 * self.kernel_shape[1] - 1
-        return np.asarray(np.fft.irfft(spectra[..., :half], self.length)[..., :reach])
+    def _down(self, height: int) -> tuple[FloatArray, int, FloatArray]:
+        """Return the powers that rows are given before they are summed, and those of sums."""
+        (place, step), degree, tops = self.down, len(self.across) - 1, self.table[:, 0]
+        # Where rows are far apart, the powers of sums would cancel digits.
+        block = min(_BLOCK, max(_LEAST_BLOCK, self.reader.pair.window.shape[0] // 16))
+        folds = np.arange(0, 2 * degree + 1, MAX_DEPTH)
+        lines = place + step * np.add.outer(tops, np.arange(height))
+        rows = lines[:, None] ** folds[:, None]
+        starts = np.arange(0, height, block)
+        powers = [
+            [
+                row_spectra.powers_of_sums(place + step * (top + end - 1), step)
+                for end in np.minimum(starts + block, tall).tolist()
+            ]
+            for top, tall in self.table[:, [0, 8]].tolist()
+        ]
+        return rows, block, np.array(powers)
 
 
-def _vectors(spectra: AnyArray) -> FloatArray:
-    """Return spectra of rows as cache lines of vectors, real and imaginary parts in turn."""
-    return spectra.view(np.float64).reshape(len(spectra), -1, lags.SIDE, LANES)
+class _Products(NamedTuple):
+    """Which products of spectra are summed, and where.
+
+    Attributes
+    ----------
+    table : (n, 5) int array
+        See `row_spectra.add_weighted_row_correlations`.
+    ahead, moments : list of (int, int)
+        By power of the column, which of the sums are its powers of the row.
+    in_all : int
+        How many sums there are.
+    """
+
+    table: AnyArray
+    ahead: list[tuple[int, int]]
+    moments: list[tuple[int, int]]
+    in_all: int
+
+
+@lru_cache(8)
+def _products(degree: int) -> _Products:
+    """Return those of a field of a degree: halves of powers meet, one with the other or itself."""
+    asked = [(j // 2, j - j // 2, 2 * degree + 1 - j) for j in range(2 * degree + 1)]
+    asked += [(j, degree + 1, degree + 1 - j) for j in range(degree + 1)]
+    table, kept, ends = [], [], 0
+    for half, other, count in asked:
+        kept.append((ends, ends + count))
+        for fold, (start, stop) in enumerate(split(count, MAX_DEPTH)):
+            table.append((half, other, fold, ends + start, stop - start))
+        ends += count
+    found = np.array(sorted(table))
+    found.flags.writeable = False
+    return _Products(found, kept[: 2 * degree + 1], kept[2 * degree + 1 :], ends)
 
 
 def weighted_lags(
@@ -184,15 +191,16 @@ def weighted_lags(
     Notes
     -----
     Cost: ``2 * degree + 3`` transforms of every row, and ``2 * p`` multiply-adds a pixel for every
-    power: 21 of them for degree 2.
+    power of the column, 8 of them for degree 2, with ``p`` additions for every further power of
+    the row, 13 of them.
     """
     window = pair.window.shape
     length, (_, width) = fft_tiling(window, kernel_shape)
     tiles = Tiles(window, (max(_ROWS, 2 * kernel_shape[0]), width))
-    down = scales[0].powers(2 * degree, 0, window[0])
     across = scales[1].powers(degree, 0, window[1] + kernel_shape[1] - 1)
+    reader = RowReader.of(pair, kernel_shape)
     jobs = [
-        _LagsJob(pair, kernel_shape, part, length, down, across)
+        _LagsJob(reader, reader.table(part), length, scales[0], across)
         for part in shares(tiles, _MAX_JOBS)
     ]
     first, *others = run_jobs(jobs, Scratch, run.workers, run.progress)

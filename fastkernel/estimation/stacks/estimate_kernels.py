@@ -29,8 +29,8 @@ from fastkernel.estimation.equations.gathering_cost import (
 from fastkernel.estimation.equations.gathering_engines import (
     SCRATCH_DTYPES,
     rim_scratch,
-    row_length,
 )
+from fastkernel.estimation.equations.row_jobs import row_length
 from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.polynomial import values_of
 from fastkernel.estimation.solvers.direct import refuse_too_few

@@ -89,7 +89,7 @@ def test_rounded_sums_stay_below_the_bound(rng):
     """The error of transforms of whole numbers, against the bound that lets them be rounded."""
     from fastkernel._images.pairs import Pair
     from fastkernel.estimation.equations import gathering_cost as _cost
-    from fastkernel.estimation.equations import gathering_engines as engines
+    from fastkernel.estimation.equations import row_jobs
 
     image = rng.integers(0, 256, (300, 700)).astype(np.uint8)
     result = rng.integers(0, 256, (294, 694)).astype(np.uint8)
@@ -102,11 +102,11 @@ def test_rounded_sums_stay_below_the_bound(rng):
         n for n in 2.0 ** np.arange(20, 60) if not _cost.fft_sums_are_exact(n, 255**2, 256)
     )
     assert error < 0.25 * n_pixels / limit
-    pair = Pair(image, result, None)
-    job = engines.FftJob(pair, (7, 7), [(0, 0, 128, 200)], 256)
-    assert job._is_exact()
-    assert not engines.FftJob(pair, (7, 7), [(0, 0, 2**40, 200)], 256)._is_exact()
-    assert not engines.FftJob(pair._replace(source=raw.gram), (7, 7), job.tiles, 256)._is_exact()
+    tiles = np.array([[128]]).repeat(9, axis=1)
+    for source, rows, exact in ((image, 128, True), (image, 2**40, False), (raw.gram, 128, False)):
+        reader = row_jobs.RowReader(Pair(source, result, None), (7, 7), None, (), (0, 0))
+        tiles[:, 8] = rows
+        assert row_jobs.FftJob(reader, tiles, 256)._is_exact() == exact
 
 
 pixels = st.integers(-9, 9).map(float)
