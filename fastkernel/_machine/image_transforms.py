@@ -295,10 +295,10 @@ def invert_rows(
 
 def change_rows(
     image: RowSpectra,
-    change: Callable[[AnyArray, slice], object],
+    change: Callable[[AnyArray, slice], T],
     count: int,
     workers: int,
-) -> None:
+) -> list[T]:
     """Transform rows that `transform_columns` brought back to pixels, change them, and back again.
 
     Parameters
@@ -312,16 +312,22 @@ def change_rows(
         How many rows.
     workers : int
         Threads to use. The answer is the same bit for bit.
+
+    Returns
+    -------
+    list
+        What it returns of the rows, in order.
     """
 
-    def work(plan: ImageRowTransforms, by_panel: AnyArray, part: slice) -> None:
+    def work(plan: ImageRowTransforms, by_panel: AnyArray, part: slice) -> T:
         np.copyto(by_panel, image.panels[:, part])
         plan.inverse()
-        change(plan.rows[: by_panel.shape[1]], part)
+        found = change(plan.rows[: by_panel.shape[1]], part)
         plan.forward()
         np.copyto(image.panels[:, part], by_panel)
+        return found
 
-    _over_rows(work, (image.panels, count, image.frame), workers, None)
+    return _over_rows(work, (image.panels, count, image.frame), workers, None)
 
 
 def filter_spectra(

@@ -1,6 +1,7 @@
 """Restoration that assumes nothing beyond the frame, by conjugate gradients."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -28,6 +29,14 @@ TOLERANCE = 1e-2
 
 MAX_ITERATIONS = 200
 
+# Or where the last ten steps lowered what is minimised, which noise keeps up, by less than this
+# share of it: noise hides what is left to change. On two photographs, blurred by disks, motions and
+# Gaussians, with noise of 0.2 to 3 percent, that takes from 14 to 116 iterations, a half to a fifth
+# of those to the tolerance, and leaves errors at most 1.06 times as large, most within 0.5 percent.
+# Fewer steps would not do: a motion of 31 pixels hardly moves for five, and moves again.
+HIDDEN = 5e-4
+_LAST = 10
+
 
 class _Unknown:
     """The normal equations of an image on a torus, of which the frame shows a part.
@@ -49,6 +58,11 @@ class _Unknown:
     -----
     Every array of spectra holds columns of the transform contiguous. The blurred image stands in
     the torus so that its first rows and columns are those of the frame.
+
+    Attributes
+    ----------
+    left : float
+        What is minimised, of the first guess, times the pixels of the torus.
     """
 
     def __init__(
@@ -77,13 +91,13 @@ class _Unknown:
         self._taps, self._x, self._residual, self._direction, self._product = (
             np.zeros(shape, spectra.panels.dtype) for _ in range(5)
         )
-        self._guess(spectra, row_spectra(in_corner(psf), frame, dtype, workers))
+        self.left = self._guess(spectra, row_spectra(in_corner(psf), frame, dtype, workers))
 
     def _sides(self, columns: slice) -> tuple[FloatArray, FloatArray, float]:
         return self._penalty.across[columns], self._penalty.down, self._amount
 
-    def _guess(self, image: RowSpectra, psf: RowSpectra) -> None:
-        """Begin with the answer for an image that is extended; see what that leaves."""
+    def _guess(self, image: RowSpectra, psf: RowSpectra) -> float:
+        """Begin with the answer for an image that is extended; return what that leaves."""
 
         def begin(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> None:
             lines, taps = spectra
@@ -95,28 +109,33 @@ class _Unknown:
         back = 0, self._shown.height
         transform_columns([image, psf], begin, self._workers, back=back)
 
-        def miss(pixels: AnyArray, rows: slice) -> None:
-            shown = pixels[:, : self._image.shape[1]]
+        def miss(pixels: AnyArray, rows: slice) -> float:
+            shown, given = pixels[:, : self._image.shape[1]], self._image[rows]
             shown *= -self._scale
-            shown += self._image[rows]
+            shown += given
             pixels[:, shown.shape[1] :] = 0
+            return float(np.einsum("ij,ij", shown, given, dtype=np.float64))
 
-        change_rows(self._shown, miss, self._shown.height, self._workers)
+        missed = sum(change_rows(self._shown, miss, self._shown.height, self._workers))
 
-        def adjoin(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> None:
+        def adjoin(spectra: Sequence[AnyArray], columns: slice, _: Scratch) -> float:
             across, down, amount = self._sides(columns)
-            loops.normal_product(
-                self._taps[columns],
-                spectra[0],
-                self._x[columns],
-                across,
-                down,
-                -amount,
-                self._counts[columns],
-                self._residual[columns],
+            return float(
+                loops.normal_product(
+                    self._taps[columns],
+                    spectra[0],
+                    self._x[columns],
+                    across,
+                    down,
+                    -amount,
+                    self._counts[columns],
+                    self._residual[columns],
+                )
             )
 
-        transform_columns([self._shown], adjoin, self._workers)
+        drawn = sum(transform_columns([self._shown], adjoin, self._workers))
+        # The squares of what is missed and of the penalty, from what both do to the answer.
+        return missed / float(self._scale) - drawn
 
     def size(self, step: float = 0.0) -> float:
         """Take a step along the direction; return how large the residual is."""
@@ -230,11 +249,13 @@ def restore_unknown(
     """
     problem = _Unknown(image, psf, penalty, amount, workers)
     size = first = problem.size()
-    share, count = 0.0, 0
-    while size > TOLERANCE**2 * first and count < MAX_ITERATIONS:
+    share, count, left, gains = 0.0, 0, problem.left, deque([math.inf] * _LAST, _LAST)
+    while size > TOLERANCE**2 * first and count < MAX_ITERATIONS and sum(gains) > HIDDEN * left:
         bend = problem.turn(share)
         if not bend > 0:
             break
+        gains.append(size * size / bend)
+        left -= gains[-1]
         last, size = size, problem.size(size / bend)
         share, count = size / last, count + 1
         if progress is not None:

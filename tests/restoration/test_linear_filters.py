@@ -37,6 +37,7 @@ BORDERS = ["circular", "symmetric", "edge_taper", "unknown"]
 def exact(monkeypatch):
     """Conjugate gradients go on until rounding stops them."""
     monkeypatch.setattr(unknown_border, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(unknown_border, "HIDDEN", 0)
     monkeypatch.setattr(unknown_border, "MAX_ITERATIONS", 400)
 
 
@@ -353,6 +354,36 @@ def test_an_empty_frequency_is_left_empty():
     image = np.outer([1.0, -1] * 4, [1.0, -1] * 4) + 5
     got = inverse_filter(image, [[0.5, 0.5]], 0)
     assert_allclose(got, 5)
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("noise", "most"), [(2.0, 1.06), (8.0, 1.02)])
+@pytest.mark.parametrize("psf", [disk(11), np.eye(9) / 9], ids=["disk", "motion"])
+def test_iterations_end_where_noise_hides_what_they_change(noise, most, psf, rng, monkeypatch):
+    truth = photo()[:320, :320]
+    blurred = signal.convolve2d(truth, psf, mode="valid")
+    given, balance = blurred + noise * rng.standard_normal(blurred.shape), 1e-3 * noise
+    top, left = ((n - 1) // 2 for n in psf.shape)
+    inside = np.s_[top : top + given.shape[0], left : left + given.shape[1]]
+    steps, turn = [], unknown_border._Unknown.turn
+
+    def counted(self, share):
+        steps.append(share)
+        return turn(self, share)
+
+    monkeypatch.setattr(unknown_border._Unknown, "turn", counted)
+
+    def error():
+        steps.clear()
+        restored = wiener(given, psf, balance, boundary="unknown")
+        return float(np.sqrt(np.mean((restored - truth[inside]) ** 2))), len(steps)
+
+    found, taken = error()
+    monkeypatch.setattr(unknown_border, "HIDDEN", 0)
+    monkeypatch.setattr(unknown_border, "TOLERANCE", 1e-4)
+    best, all_steps = error()
+    assert found <= most * best
+    assert 2 * taken < all_steps
 
 
 @pytest.mark.parametrize("boundary", ["symmetric", "edge_taper", "unknown"])
