@@ -114,7 +114,7 @@ class _Unknown:
             shown *= -self._scale
             shown += given
             pixels[:, shown.shape[1] :] = 0
-            return float(np.einsum("ij,ij", shown, given, dtype=np.float64))
+            return float(np.einsum("ij,ij", shown, given, dtype=np.float64, casting="same_kind"))
 
         missed = sum(change_rows(self._shown, miss, self._shown.height, self._workers))
 

@@ -1,6 +1,7 @@
 """Equations of a field, and their solution."""
 
 import math
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
@@ -125,24 +126,22 @@ def _system(sums: FieldSums, asked: Asked) -> _System:
     """Return the equations of all unknowns from sums by shift."""
     frame, unknowns, taps = asked.frame, asked.unknowns, math.prod(asked.kernel_shape)
     terms, n, size = frame.terms, unknowns.of_taps, unknowns.of_taps + unknowns.beside
-    blocks = np.empty((terms, taps, terms, taps))
     # The functions sum to 1 with these: products with one of them, and with none, follow.
     unit, cross = frame.unit, np.zeros((terms, taps + unknowns.beside + 1, unknowns.beside + 1))
-    pairs = list(zip(*np.triu_indices(terms), strict=True))
+    pairs = list(combinations_with_replacement(range(terms), 2))
     for (j, k), mixed in zip(pairs, sums.mixed, strict=True):
-        upper = np.triu(mixed)
-        # By tap, not by shift.
-        block = upper[taps - 1 :: -1, taps - 1 :: -1]
-        blocks[j, :, k] = block + np.tril(block, -1).T
-        blocks[k, :, j] = blocks[j, :, k]
-        beside = upper[:, taps:]
-        beside[taps:] += np.triu(beside[taps:], 1).T
+        beside = mixed[:, taps:].copy()
+        beside[taps:] = _whole(beside[taps:])
         cross[j] += unit[k] * beside
         if j != k:
             cross[k] += unit[j] * beside
     plain, cross = np.tensordot(unit, cross[:, taps:], 1), cross[:, taps - 1 :: -1]
     gram, moments = np.zeros((size, size)), np.zeros(size)
-    gram[:n, :n] = unknowns.form(blocks)
+    # By tap, not by shift.
+    gram[:n, :n] = unknowns.form(
+        (j, k, _whole(mixed[:taps, :taps])[::-1, ::-1])
+        for (j, k), mixed in zip(pairs, sums.mixed, strict=True)
+    )
     gram[n:, :n] = unknowns.seen(np.moveaxis(cross[:, :, :-1], -1, 0))
     gram[:n, n:] = gram[n:, :n].T
     gram[n:, n:] = plain[:-1, :-1]
@@ -150,12 +149,18 @@ def _system(sums: FieldSums, asked: Asked) -> _System:
     moments[n:] = plain[:-1, -1]
     noise = None
     if sums.noise.any():
-        blocks[:], diagonal = 0.0, np.arange(taps)
-        for (j, k), energies in zip(pairs, sums.noise, strict=True):
-            blocks[j, diagonal, k, diagonal] = blocks[k, diagonal, j, diagonal] = energies[::-1]
         noise = np.zeros((size, size))
-        noise[:n, :n] = unknowns.form(blocks)
-    return _System((gram + gram.T) / 2, moments, float(plain[-1, -1]), noise)
+        noise[:n, :n] = unknowns.form(
+            (j, k, np.diag(energies[::-1]))
+            for (j, k), energies in zip(pairs, sums.noise, strict=True)
+        )
+    return _System(gram, moments, float(plain[-1, -1]), noise)
+
+
+def _whole(upper: FloatArray) -> FloatArray:
+    """Return a symmetric matrix of which the diagonal and what is above it are given."""
+    found: FloatArray = np.triu(upper)
+    return found + np.triu(found, 1).T
 
 
 def _penalty(asked: Asked) -> FloatArray:
@@ -163,7 +168,8 @@ def _penalty(asked: Asked) -> FloatArray:
     unit = Penalty(1.0, isinstance(asked.ridge, tuple))
     matrix = np.asarray(unit.matrix(asked.kernel_shape).todense())
     products = asked.frame.products()
-    return asked.unknowns.form(products[:, None, :, None] * matrix[None, :, None])
+    pairs = combinations_with_replacement(range(asked.frame.terms), 2)
+    return asked.unknowns.form((j, k, products[j, k] * matrix) for j, k in pairs)
 
 
 def _weight(system: _System, penalty: FloatArray, sums: FieldSums, asked: Asked) -> float:

@@ -1,5 +1,6 @@
 """What the equations of a field are solved for: coefficients of taps, of their sum, of the sky."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -68,11 +69,32 @@ class Unknowns(NamedTuple):
         still = turned[..., 1:].reshape(*taps.shape[:-2], n)
         return np.concatenate([still, turned[..., 0] @ self.scales.T], axis=-1)
 
-    def form(self, matrix: FloatArray) -> FloatArray:
-        """Return a symmetric form of taps, (terms, p * q, terms, p * q), as one of unknowns."""
-        terms, taps = matrix.shape[:2]
-        half = self.seen(matrix).reshape(terms * taps, -1)
-        return self.seen(np.ascontiguousarray(half.T).reshape(-1, terms, taps))
+    def form(self, blocks: Iterable[tuple[int, int, FloatArray]]) -> FloatArray:
+        """Return a symmetric form of taps as one of unknowns, (of_taps, of_taps).
+
+        Parameters
+        ----------
+        blocks : iterable of (int, int, (p * q, p * q) float64 array)
+            For every pair of functions once, the second no earlier: which they are, and the form of
+            their taps, symmetric.
+        """
+        (scales, _), b = self.scales.shape, self.turn.shape[1] - 1
+        found = np.zeros((self.of_taps, self.of_taps))
+        scale = slice(self.of_taps - scales, None)
+        for j, k, block in blocks:
+            turned = self.turn.T @ block @ self.turn
+            turned = (turned + turned.T) / 2
+            one, other = (slice(b * number, b * (number + 1)) for number in (j, k))
+            both = np.outer(self.scales[:, j], self.scales[:, k])
+            found[one, other] = turned[1:, 1:]
+            found[scale, other] += np.outer(self.scales[:, j], turned[0, 1:])
+            if j != k:
+                both = both + both.T
+                found[other, one] = turned[1:, 1:]
+                found[scale, one] += np.outer(self.scales[:, k], turned[0, 1:])
+            found[scale, scale] += turned[0, 0] * both
+        found[: scale.start, scale] = found[scale, : scale.start].T
+        return found
 
     def at(self, values: FloatArray) -> FloatArray:
         """Return the taps at a place as columns of a matrix, by the functions there."""

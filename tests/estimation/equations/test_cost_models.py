@@ -24,8 +24,8 @@ def test_there_is_one_crossing_from_loops_to_transforms(dtype, direct, size):
     found = choices(dtype, size)
     crossing = found.index("fft")
     assert found == [direct] * crossing + ["fft"] * (len(found) - crossing)
-    # In taps along a side; measured between 9 and 11, and between 17 and 25.
-    low, high = {"float": (7, 13), "integer": (15, 31)}[direct]
+    # In taps along a side; measured between 5 and 9, and between 11 and 21.
+    low, high = {"float": (5, 11), "integer": (11, 27)}[direct]
     assert low < 2 * crossing + 1 <= high
 
 
