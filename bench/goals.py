@@ -25,8 +25,14 @@ OTHER_FIRST_FITS = (0.6, 5.0)
 _NUMBA = "Numba takes 0.5 s to be imported and 0.4 s for what it knows of types, before any loop"
 _COMPILED = "three loops are compiled, of which Numba's inference of types takes two thirds"
 _SHARED = (
-    "a worker's sums take 10 to 20 % longer when two work, and 2 to 3 ms are done by one; 1.5 to "
-    "1.9 in the runs of a day"
+    "a worker's sums take 10 to 20 % longer when two work, and 2 to 3 ms are done by one, 40 "
+    "where 961 taps are solved for; 1.3 to 2.0 in the runs of two days"
+)
+
+_SMALL_GCV = "the search for a balance takes two thirds; with a number it is faster, see its table"
+_MARGINS = (
+    "six arrays of a torus with margins of two PSFs, a fifth larger than the image, and what rows "
+    "and columns are transformed in"
 )
 
 # What stands between a goal and what is reached, where that is known.
@@ -40,7 +46,7 @@ REASONS = {
     ),
     "4096² float32, 31×31: over scipy.fft.rfft2": (
         "three transforms of rows, where the yardstick has one transform of both axes, and 124 "
-        "multiply-adds of their spectra a pixel, which alone take three quarters of the goal here"
+        "multiply-adds of their spectra a pixel, which alone take half of the goal here"
     ),
     "4096² uint8, 3×3: share of the limit, %": (
         "of 18 ms of one worker, by hand, products take 10, casts to 16 bits 4, the squares of the "
@@ -51,17 +57,21 @@ REASONS = {
     ),
     "first fit, 512² uint8, 5×5, warm cache, s": _NUMBA,
     "first fit, 512² float32, 5×5, warm cache, s": _NUMBA,
-    "first fit, 512² float32, 31×31, warm cache, s": (
-        f"{_NUMBA}; pyFFTW 1 s more where Dask is installed, which its interfaces import"
-    ),
+    "first fit, 512² float32, 31×31, warm cache, s": _NUMBA,
     "first fit, 512² uint8, 5×5, empty cache, s": _COMPILED,
     "first fit, 512² float32, 5×5, empty cache, s": _COMPILED,
-    "first fit, 512² float32, 31×31, empty cache, s": _COMPILED,
+    "first fit, 512² float32, 31×31, empty cache, s": (
+        "half of it is the loop that transforms and correlates rows, whose passes are compiled for "
+        "every radix; with a cache it starts sooner than FFTW did"
+    ),
+    "4096² uint8, 3×3: 2 workers over 1": _SHARED,
     "4096² uint8, 5×5: 2 workers over 1": _SHARED,
     "4096² uint8, 9×9: 2 workers over 1": _SHARED,
     "4096² float32, 3×3: 2 workers over 1": _SHARED,
+    "4096² float32, 9×9: 2 workers over 1": _SHARED,
+    "4096² float32, 31×31: 2 workers over 1": _SHARED,
     "4096² float32, 31×31, beside 2 busy processes: over scipy.fft.rfft2": (
-        "nothing is lost in company: alone it is the same multiple, see the row of 31×31"
+        "nothing is lost in company: alone it is a larger multiple, see the row of 31×31"
     ),
     "wiener: over its transforms": (
         "a small image is transformed on one thread, where the yardstick has two; why 8192² takes "
@@ -71,6 +81,13 @@ REASONS = {
     "estimate, 512² PNG, 5×5, whole process, s": (
         "as the first fit; and Pillow, and the loops that look for sRGB and measure the residual"
     ),
+    "richardson_lucy, 2048² float64, 15×15 skew: times scikit-image an iteration": (
+        "tiles of twice the bytes of float32, beside a second-level cache of half a megabyte"
+    ),
+    "wiener, 64² float32, gcv: over scikit-image's with a number": _SMALL_GCV,
+    "wiener, 64² float64, gcv: over scikit-image's with a number": _SMALL_GCV,
+    "wiener, 1024² float32, unknown border: memory, images": _MARGINS,
+    "wiener, 1024² float64, unknown border: memory, images": _MARGINS,
     "method fft: over its transforms": (
         "float32 images are transformed in float64, as the answer is; the noise is taken from a "
         "quarter of all columns, transformed once more, and the residual of the cropped kernel is "

@@ -16,8 +16,7 @@ from fastkernel._machine.tiles import Scratch, Tile, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import fft_sums_are_exact, largest_product
 
-# Pixels of a tile, its lags and its products after which a job looks whether to stop: some
-# hundredths of a second.
+# Multiply-adds after which a job looks whether to stop: some hundredths of a second.
 _UNSTOPPED = 1 << 27
 
 _FLOAT64 = np.dtype(np.float64)
@@ -146,7 +145,8 @@ def standing_image(image: AnyArray) -> Image | None:
 
 def row_scratch(scratch: Scratch, length: int, height: int, lags_down: int) -> tuple[Any, ...]:
     """Return a transform, and what loops work in: room, a tile's pixels, spectra around it."""
-    wide = row_length(length, 0, _FLOAT64)
+    # Whole vectors are read from any column on.
+    wide = row_length(length, LANES, _FLOAT64)
     tall = row_spectra.whole(height + lags_down - 1)
     x, y = scratch.array("x", (tall, wide)), scratch.array("y", (row_spectra.whole(height), wide))
     room = [
