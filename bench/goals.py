@@ -29,7 +29,10 @@ _SHARED = (
     "where 961 taps are solved for; 1.3 to 2.0 in the runs of two days"
 )
 
-_SMALL_GCV = "the search for a balance takes two thirds; with a number it is faster, see its table"
+_SMALL_GCV = (
+    "with a number it is faster, see its table; two thirds of the search for a balance look for "
+    "the steps in which the image was stored, a sort of its pixels, and for the blocks of JPEG"
+)
 _MARGINS = (
     "six arrays of a torus with margins of two PSFs, a fifth larger than the image, and what rows "
     "and columns are transformed in"
