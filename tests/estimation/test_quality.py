@@ -85,6 +85,19 @@ def test_facts_are_what_they_say(rng):
     assert facts.whole_levels
 
 
+def test_of_many_tiles_one_in_so_many_is_compared(rng, monkeypatch):
+    monkeypatch.setattr("fastkernel.estimation.quality.facts._MOST_TILES", 60)
+    source = rng.normal(size=(600, 64))
+    residual = rng.normal(size=source.shape) + 0.3 * source
+    found = facts_of([Plane(residual, source, source)]).detail
+    # Strips of 256 rows, whose gradients end at their edges.
+    strips = [source[top : top + 256] for top in (0, 256, 512)]
+    gradients = [sum(np.square(np.gradient(strip))) for strip in strips]
+    pixels = residual**2, np.concatenate(gradients)
+    tiles = [part.reshape(75, 8, 8, 8).mean(axis=(1, 3)).ravel()[::16] for part in pixels]
+    assert_allclose(found, stats.spearmanr(*tiles).statistic, rtol=1e-9)
+
+
 def test_facts_of_planes_add_up(rng):
     residual, source, result = rng.random((3, 512, 40))
     whole = facts_of([Plane(residual, source, result)])

@@ -1,7 +1,7 @@
 """What a residual tells: whether it has a shape of its own, and how much there is of it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,11 @@ _STRIP_ROWS, _STRIP_PIXELS = 256, 1 << 18
 _FLAT, FLAT_SHARE = 0.02, 2e-6
 
 _SIDE = 8
+
+# Tiles whose ranks are compared, at most, of images of any size: what is made of them takes 80
+# bytes each, and the correlation is known to 0.004.
+_MOST_TILES = 1 << 17
+
 _LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 
 
@@ -153,8 +158,8 @@ class _Sums:
         # Of the residual, the result and what the filter changed: sums, and sums of squares.
         self._first, self._second = np.zeros(3), np.zeros(3)
         self._products, self._counts = np.zeros(len(_LAGS)), np.zeros(len(_LAGS))
-        self._energies: list[FloatArray] = []
-        self._gradients: list[FloatArray] = []
+        # Energies of tiles and their gradients, of one in so many of those that were seen.
+        self._tiles, self._one_in, self._seen = np.empty((2, 0)), 1, 0
 
     def add(self, strip: Plane, bound: float) -> None:
         """Add a strip, its residual held to a bound."""
@@ -201,8 +206,12 @@ class _Sums:
             most = shares > 0.5
             energies = energies[most] / shares[most]
             gradients = _tile_means(np.where(used, gradient, 0.0))[most] / shares[most]
-        self._energies.append(energies)
-        self._gradients.append(gradients)
+        first = -self._seen % self._one_in
+        self._seen += len(energies)
+        more = np.stack([energies, gradients])[:, first :: self._one_in]
+        self._tiles = np.concatenate([self._tiles, more], axis=1)
+        while self._tiles.shape[1] > _MOST_TILES:
+            self._tiles, self._one_in = self._tiles[:, ::2].copy(), 2 * self._one_in
 
     def facts(self) -> Facts:
         """Return the facts of all that was added."""
@@ -223,7 +232,7 @@ class _Sums:
             change=math.sqrt(variances[2]),
             contrast=math.sqrt(variances[1]),
             neighbours=neighbours,
-            detail=_rank_correlation(self._energies, self._gradients),
+            detail=_rank_correlation(*self._tiles),
             whole_levels=self._whole,
             rounding=math.sqrt(self._rounded / max(self._n_rounded, 1)),
             n_rounded=self._n_rounded,
@@ -238,14 +247,11 @@ def _tile_means(values: FloatArray) -> FloatArray:
     return np.asarray(tiles.mean(axis=(1, 3)).ravel())
 
 
-def _rank_correlation(one: Sequence[FloatArray], other: Sequence[FloatArray]) -> float:
+def _rank_correlation(one: FloatArray, other: FloatArray) -> float:
     """Return Spearman's correlation; 0 where there is nothing to compare."""
-    if not one:
+    if not one.size:
         return 0.0
-    ranks = [_ranks(np.concatenate(parts)) for parts in (one, other)]
-    ranks = [rank - rank.mean() for rank in ranks if rank.size]
-    if not ranks:
-        return 0.0
+    ranks = [rank - rank.mean() for rank in map(_ranks, (one, other))]
     sizes = math.sqrt(float(np.vdot(ranks[0], ranks[0]) * np.vdot(ranks[1], ranks[1])))
     return float(np.vdot(*ranks)) / sizes if sizes > 0 else 0.0
 
