@@ -101,7 +101,7 @@ class Facts:
 
 def strip_rows(width: int) -> int:
     """Return how many rows of an image of some width are looked at at a time: whole tiles."""
-    return max(4 * _SIDE, min(_STRIP_ROWS, _STRIP_PIXELS // width // _SIDE * _SIDE))
+    return max(2 * _SIDE, min(_STRIP_ROWS, _STRIP_PIXELS // width // _SIDE * _SIDE))
 
 
 def facts_of(
