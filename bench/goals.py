@@ -30,11 +30,11 @@ _SHARED = (
 )
 
 _SMALL_GCV = (
-    "with a number it is faster, see its table; two thirds of the search for a balance look for "
-    "the steps in which the image was stored, a sort of its pixels, and for the blocks of JPEG"
+    "with a number it is faster, see its table; three quarters of the search for a balance look "
+    "for what the image was stored with, steps and the blocks of JPEG"
 )
 _MARGINS = (
-    "six arrays of a torus with margins of two PSFs, a fifth larger than the image, and what rows "
+    "six arrays of a torus with margins of two PSFs, a ninth larger than the image, and what rows "
     "and columns are transformed in"
 )
 

@@ -9,13 +9,17 @@ May import: NumPy, Numba, llvmlite, and of fastkernel nothing but this folder.
 
 The flags of compilation stand beside the loops, and what a loop calls stands in its own file:
 Numba's disk cache notices changes to that file alone. Exceptions are `_processor`, which can
-change no answer, and `_lanes` and `_march`, what others are written in.
+change no answer, and what others are written in: `_lanes`, `_march`, `_cascade`,
+`_column_transforms` and `_reading`.
 
 Shared:
 
 - `_jit`: compilation that neither a broken cache, nor Ctrl-C, nor a fork can stop
 - `_lanes`: vectors as values of loops
 - `_march`: the innermost loop of all lagged products, as vectors of LLVM
+- `_cascade`: that of the products of spectra, with sums of sums
+- `_column_transforms`: passes of Fourier transforms down the columns of a panel
+- `_reading`: pixels of images as they stand, cast into scratch
 - `_unbroken`: what neither Ctrl-C nor a fork may break off
 - `_processor`: the width of a register, and ways of moving pixels past and between the caches
 

@@ -100,3 +100,20 @@ def read_part(image, rows, cols, first, last, out):
                 cast_pixels(pixels, kind, row + cols[col], 1, out, r * wide + col)
             else:
                 out[r, col] = 0
+
+
+def _squares_plain(row):
+    """Add up squares as `sum_of_squares` does, in NumPy: what runs when the JIT is off."""
+    return float(np.sum(np.square(row, dtype=np.float64)))
+
+
+@register_jitable
+def _squares_jitted(row):
+    """Return the sum of the squares of some pixels; of int16, as an integer."""
+    total = 0 * row[0]
+    for c in range(len(row)):
+        total += row[c] * row[c]
+    return total
+
+
+sum_of_squares: Any = _squares_plain if config.DISABLE_JIT else _squares_jitted

@@ -8,7 +8,6 @@ Scratch is C-ordered float64, or int16 where both images hold integers of at mos
 from typing import Any
 
 import numpy as np
-from numba import config
 from numba.extending import register_jitable
 from numpy.typing import DTypeLike
 
@@ -26,7 +25,7 @@ from fastkernel._loops._march import (
 from fastkernel._loops._march import MAX_LAGS as MAX_LAGS
 from fastkernel._loops._march import vector_lanes as vector_lanes
 from fastkernel._loops._processor import ROWS_AHEAD, VECTOR_BYTES, fetch
-from fastkernel._loops._reading import cast_pixels, read_part
+from fastkernel._loops._reading import cast_pixels, read_part, sum_of_squares
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
@@ -109,23 +108,6 @@ def _add_tile(source, result, tile_shape, everything, sums, found):
                     found[kind, lag + i, shift] += total
 
 
-def _squares_plain(row):
-    """Add up squares as `_squares` does, in NumPy: what runs when the JIT is off."""
-    return float(np.sum(np.square(row, dtype=np.float64)))
-
-
-@register_jitable
-def _squares_jitted(row):
-    """Return the sum of the squares of some pixels; of int16, as an integer."""
-    total = 0 * row[0]
-    for c in range(len(row)):
-        total += row[c] * row[c]
-    return total
-
-
-_squares: Any = _squares_plain if config.DISABLE_JIT else _squares_jitted
-
-
 @_loop
 def add_image_tiles(source, result, places, origin, tiles, x, y, sums, out):
     r"""Add the lagged products of tiles of two images, as they stand in memory, to ``out``.
@@ -167,7 +149,7 @@ def add_image_tiles(source, result, places, origin, tiles, x, y, sums, out):
             start = origin + (top + r) * stride + left
             fetch(pixels, (start + ROWS_AHEAD * stride) << kind, width << kind)
             cast_pixels(pixels, kind, start, width, y, r * y.shape[1])
-            total += _squares(y[r][:width])
+            total += sum_of_squares(y[r][:width])
             y[r][width:] = 0
         _add_tile(x, y, (height, width), True, sums, out)
     return total
@@ -240,5 +222,5 @@ def energy(image, tile_shape):
     height, width = tile_shape
     total = 0.0
     for r in range(height):
-        total += _squares(image[r][:width])
+        total += sum_of_squares(image[r][:width])
     return total

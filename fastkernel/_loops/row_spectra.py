@@ -1,7 +1,7 @@
 """Transforms of the rows of images, and the products of rows that stand some lags apart.
 
-A loop checks nothing, allocates no result, starts no thread and calls only this file, what is told
-to LLVM beside it, and `_column_transforms`.
+A loop checks nothing, allocates no result, starts no thread and calls only this file and what is
+written as LLVM's vectors beside it: long functions from one place, for every other takes compiling.
 
 A row is a column of a panel that fits the first-level cache, a vector of them side by side; two
 real rows ride one complex transform, as its real and its imaginary part, and are told apart by the
@@ -24,7 +24,7 @@ from fastkernel._loops._jit import loop
 from fastkernel._loops._lanes import LANES, alike, load, store
 from fastkernel._loops._march import lag_group
 from fastkernel._loops._processor import transpose
-from fastkernel._loops._reading import read_part
+from fastkernel._loops._reading import read_part, sum_of_squares
 from fastkernel._loops.passes import passes, radices
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
@@ -206,8 +206,7 @@ def _read_tile(images, places, tile, lags, scratch):
         across = result_cols[left : left + tile[11]]
         read_part(result, down, across, 0, tile[11], y)
         for row in range(tile[10]):
-            for col in range(tile[11]):
-                energy += y[row, col] * y[row, col]
+            energy += sum_of_squares(y[row][: tile[11]])
     return energy
 
 

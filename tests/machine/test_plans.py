@@ -1,4 +1,4 @@
-"""Plans under threads and forks: right answers, no hang, no abort."""
+"""Plans, and fits by transforms, under threads and forks: right answers, no hang, no abort."""
 
 import subprocess
 import sys
@@ -10,19 +10,23 @@ pytestmark = pytest.mark.jit
 THREADS = """
 import threading
 import numpy as np
-from fastkernel import inverse_filter
+from fastkernel import inverse_filter, normal_equations
+
+def both(image, psf, workers):
+    fit = normal_equations(image, image, psf.shape, engine="fft", workers=workers)
+    return inverse_filter(image, psf, workers=workers), fit.gram
 
 rng = np.random.default_rng(0)
 cases = [(rng.random((90 + 31 * i, 700 - 60 * i)), rng.random((3 + i, 9 - i))) for i in range(8)]
-want = [inverse_filter(x, k, workers=1) for x, k in cases]
+want = [both(x, k, 1) for x, k in cases]
 barrier, wrong = threading.Barrier(8), []
 
 def call(i):
     barrier.wait()
     for turn in range(25):
         image, psf = cases[(i + turn) % 8]
-        found = inverse_filter(image, psf, workers=1 + turn % 3)
-        if not (found == want[(i + turn) % 8]).all():
+        found = both(image, psf, 1 + turn % 3)
+        if not all(map(np.array_equal, found, want[(i + turn) % 8])):
             wrong.append((i, turn))
 
 threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
@@ -36,11 +40,11 @@ assert not wrong, wrong
 FORKS = """
 import os, threading
 import numpy as np
-from fastkernel import inverse_filter
+from fastkernel import inverse_filter, normal_equations
 from fastkernel._machine import fft as _fft
 
 image, psf = np.random.default_rng(0).random((60, 200)), np.eye(5)
-want = inverse_filter(image, psf)
+want = inverse_filter(image, psf), normal_equations(image, image, 5, engine="fft").gram
 stop = threading.Event()
 
 def plan():
@@ -57,8 +61,9 @@ try:
     for _ in range(100):
         child = os.fork()
         if child == 0:
-            found = inverse_filter(image, psf, workers=2)
-            os._exit(0 if (found == want).all() else 1)
+            fit = normal_equations(image, image, 5, engine="fft", workers=2)
+            found = inverse_filter(image, psf, workers=2), fit.gram
+            os._exit(0 if all(map(np.array_equal, found, want)) else 1)
         _, status = os.waitpid(child, 0)
         assert status == 0, status
 finally:
@@ -70,12 +75,16 @@ finally:
 POOL = """
 import multiprocessing, sys
 import numpy as np
-from fastkernel import inverse_filter
+from fastkernel import inverse_filter, normal_equations
+from fastkernel.estimation.equations import sweeps
 
+sweeps.THREADED_WORK = 0
 image = np.random.default_rng(0).random((900, 1000))
 
 def fit(k):
-    return inverse_filter(image, np.eye(k), workers=2).sum()
+    restored = inverse_filter(image, np.eye(k), workers=2)
+    part = image[:300, :400]
+    return restored.sum(), normal_equations(part, part, k, engine="fft", workers=2).gram.sum()
 
 if __name__ == "__main__":
     want = [fit(k) for k in (3, 4, 5, 6)]
@@ -111,9 +120,10 @@ def test_pools_after_a_threaded_parent(method, tmp_path):
 
 def test_another_process_finds_the_same_bits():
     code = (
-        "import numpy as np; from fastkernel import inverse_filter\n"
+        "import numpy as np; from fastkernel import inverse_filter, normal_equations\n"
         "x = np.random.default_rng(1).random((200, 500))\n"
-        "print(inverse_filter(x, x[:9, :9]).tobytes().hex()[:4000])"
+        "print(inverse_filter(x, x[:9, :9]).tobytes().hex()[:4000])\n"
+        "print(normal_equations(x, x, 9, engine='fft').gram.tobytes().hex()[:4000])"
     )
     found = {
         subprocess.run(

@@ -380,6 +380,8 @@ def test_iterations_end_where_noise_hides_what_they_change(noise, most, psf, rng
 
     found, taken = error()
     monkeypatch.setattr(unknown_border, "HIDDEN", 0)
+    _, to_tolerance = error()
+    assert taken < to_tolerance
     monkeypatch.setattr(unknown_border, "TOLERANCE", 1e-4)
     best, all_steps = error()
     assert found <= most * best

@@ -22,8 +22,7 @@ _DIRECT = {"integer": (1.2, 0.013), "float": (2.5, 0.036)}
 _FFT = (0.0, 0.061)
 _TRANSFORM = {128: 4.4, 192: 4.2, 256: 4.1, 384: 4.0, 512: 4.1, 768: 4.0}
 
-# Rows of a tile that transforms: those below it that are transformed too are a small part, and the
-# spectra of half of them fill a 2 MB second-level cache.
+# Rows of a tile that transforms: those below it, which are transformed too, are a small part.
 _FFT_ROWS = 192
 
 ENGINES = ("integer", "float", "fft")

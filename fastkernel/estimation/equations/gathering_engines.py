@@ -18,9 +18,7 @@ from fastkernel._loops import lags, rims
 from fastkernel._loops._reading import Image
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
-from fastkernel.estimation.equations.gathering_cost import (
-    fft_tiling,
-)
+from fastkernel.estimation.equations.gathering_cost import fft_tiling
 from fastkernel.estimation.equations.row_jobs import (
     FftJob,
     Found,

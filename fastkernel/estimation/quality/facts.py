@@ -159,7 +159,8 @@ class _Sums:
         self._first, self._second = np.zeros(3), np.zeros(3)
         self._products, self._counts = np.zeros(len(_LAGS)), np.zeros(len(_LAGS))
         # Energies of tiles and their gradients, of one in so many of those that were seen.
-        self._tiles, self._one_in, self._seen = np.empty((2, 0)), 1, 0
+        self._tiles: list[FloatArray] = []
+        self._one_in, self._seen, self._kept = 1, 0, 0
 
     def add(self, strip: Plane, bound: float) -> None:
         """Add a strip, its residual held to a bound."""
@@ -208,10 +209,11 @@ class _Sums:
             gradients = _tile_means(np.where(used, gradient, 0.0))[most] / shares[most]
         first = -self._seen % self._one_in
         self._seen += len(energies)
-        more = np.stack([energies, gradients])[:, first :: self._one_in]
-        self._tiles = np.concatenate([self._tiles, more], axis=1)
-        while self._tiles.shape[1] > _MOST_TILES:
-            self._tiles, self._one_in = self._tiles[:, ::2].copy(), 2 * self._one_in
+        self._tiles.append(np.stack([energies, gradients])[:, first :: self._one_in])
+        self._kept += self._tiles[-1].shape[1]
+        while self._kept > _MOST_TILES:
+            self._tiles = [np.concatenate(self._tiles, axis=1)[:, ::2].copy()]
+            self._one_in, self._kept = 2 * self._one_in, self._tiles[0].shape[1]
 
     def facts(self) -> Facts:
         """Return the facts of all that was added."""
@@ -232,7 +234,7 @@ class _Sums:
             change=math.sqrt(variances[2]),
             contrast=math.sqrt(variances[1]),
             neighbours=neighbours,
-            detail=_rank_correlation(*self._tiles),
+            detail=_rank_correlation(*np.concatenate([np.empty((2, 0)), *self._tiles], axis=1)),
             whole_levels=self._whole,
             rounding=math.sqrt(self._rounded / max(self._n_rounded, 1)),
             n_rounded=self._n_rounded,
