@@ -32,6 +32,28 @@ def _columns_to_rows(pair, between, panel, down):
             turn_over(panel[i], 0, width, m, width, between[i], col * row_stride, row_stride)
 
 
+@register_jitable
+def _first_back(panel, n, radices, table):
+    """Take the first pass back in a panel."""
+    re, im, width, last = panel[0], panel[1], panel.shape[2], radices[radices.size - 1]
+    if last == 8:
+        first_8(re, im, 0, width, re, im, 0, width, n, last, table, 0)
+    else:
+        first_4(re, im, 0, width, re, im, 0, width, n, last, table, 0)
+
+
+@register_jitable
+def _rows_to_columns(between, panel, down, pair):
+    """Transform the rows of ``between`` back into the columns of a pair of tiles."""
+    width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
+    stride, (radices, table) = between.shape[2], down
+    for col in range(0, n, width):
+        for i in range(2):
+            turn_over(between[i], col * stride, stride, width, m, panel[i], 0, width)
+        _first_back(panel, m, radices, table)
+        back(panel, m, radices, table, radices.size - 1, pair[0], pair[1], col, pair.shape[2])
+
+
 @_loop
 def transform_pair(pair, between, panel, down, across, out):
     r"""Transform a pair of tiles, for the spectrum of a filter.
@@ -82,7 +104,7 @@ def convolve_pair(pair, between, panel, down, across, spectrum):
     Cost: ``10 m n log2(m n)`` operations for both tiles.
     """
     width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
-    re, im, turned_re, turned_im = pair[0], pair[1], between[0], between[1]
+    turned_re, turned_im = between[0], between[1]
     panel_re, panel_im = panel[0], panel[1]
     _columns_to_rows(pair, between, panel, down)
     stride, (radices, table) = between.shape[2], across
@@ -94,13 +116,41 @@ def convolve_pair(pair, between, panel, down, across, spectrum):
         else:
             turn_4(panel_re, panel_im, n, spectrum[0], spectrum[1], row * n)
         back(panel, n, radices, table, count, turned_re, turned_im, row, stride)
-    radices, table = down
-    last = radices[radices.size - 1]
-    for col in range(0, n, width):
-        for i in range(2):
-            turn_over(between[i], col * stride, stride, width, m, panel[i], 0, width)
-        if last == 8:
-            first_8(panel_re, panel_im, 0, width, panel_re, panel_im, 0, width, m, last, table, 0)
-        else:
-            first_4(panel_re, panel_im, 0, width, panel_re, panel_im, 0, width, m, last, table, 0)
-        back(panel, m, radices, table, radices.size - 1, re, im, col, pair.shape[2])
+    _rows_to_columns(between, panel, down, pair)
+
+
+@_loop
+def pair_of_product(of_pair, spectrum, between, panel, down, across, pair):
+    r"""Convolve a pair of tiles circularly with a filter, both by their spectra.
+
+    Parameters
+    ----------
+    of_pair, spectrum : (2, m * n) arrays of pair's dtype
+        What `transform_pair` makes of the tiles, and of the filter as `convolve_pair` takes it.
+    between, panel, down, across : arrays
+        As in `transform_pair`.
+    pair : (2, m, >= n) float32 or float64 array
+        Overwritten by the outcome; C order.
+
+    Notes
+    -----
+    Cost: ``5 m n log2(m n)`` operations for both tiles: where several filters are applied, half of
+    what `convolve_pair` takes.
+    """
+    width, m, n = panel.shape[2], pair.shape[1], between.shape[1]
+    stride, (radices, table) = between.shape[2], across
+    re, im = panel[0].reshape(-1), panel[1].reshape(-1)
+    for row in range(0, m, width):
+        part = slice(row * n, (row + width) * n)
+        a_re, a_im, b_re, b_im = (
+            of_pair[0, part],
+            of_pair[1, part],
+            spectrum[0, part],
+            spectrum[1, part],
+        )
+        for k in range(width * n):
+            re[k] = a_re[k] * b_re[k] - a_im[k] * b_im[k]
+            im[k] = a_re[k] * b_im[k] + a_im[k] * b_re[k]
+        _first_back(panel, n, radices, table)
+        back(panel, n, radices, table, radices.size - 1, between[0], between[1], row, stride)
+    _rows_to_columns(between, panel, down, pair)

@@ -79,3 +79,38 @@ def write_tile(found, shape, out, top, left):
         write_row(found, row, width, out, top + row, left)
     settle()
     return spoilt == 0
+
+
+@_loop
+def add_tile(found, down, across, out, top, left):
+    r"""Add the first rows and columns of a tile, times a factor of each, to an image.
+
+    Parameters
+    ----------
+    found : (>= height, >= width) float64 array
+        The tile, C order.
+    down, across : (height,) and (width,) float64 arrays
+        The factors.
+    out : float64 array
+        Added to; C order.
+    top, left : int
+        Where the tile begins in ``out``.
+
+    Returns
+    -------
+    bool
+        False where a pixel is not finite.
+
+    Notes
+    -----
+    .. math:: o_t \leftarrow o_t + v_{t_0} u_{t_1} f_t
+
+    Cost: three multiply-adds a pixel.
+    """
+    spoilt = 0.0
+    for row in range(down.size):
+        x, y = found[row, : across.size], out[top + row, left : left + across.size]
+        for c in range(across.size):
+            y[c] += down[row] * across[c] * x[c]
+            spoilt += x[c] * 0  # NaN where a pixel is not finite
+    return spoilt == 0

@@ -14,20 +14,20 @@ import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.windows import Window
-from fastkernel._loops import circular, passes, stencil, tile_copies
+from fastkernel._loops import stencil, tile_copies
 from fastkernel._machine.kept import kept_property
 from fastkernel._machine.tiles import (
     Scratch,
     Scratches,
     Tile,
     Tiles,
-    aligned_zeros,
     run_jobs,
     shares,
     split,
 )
 from fastkernel._typing import AnyArray, Shape
 from fastkernel.convolution.convolution_cost import engine_times, fft_lengths
+from fastkernel.convolution.tile_pair import TilePair
 
 # A tile of the image fills half of a second-level cache of 1 MB; long rows are read at the speed
 # of memory. Smaller tiles are done too soon: threads then wait for each other between them. A
@@ -344,7 +344,7 @@ class RoundTrip:
         return Scratches()
 
     @kept_property
-    def _both(self) -> "TilePair":
+    def _both(self) -> TilePair:
         return TilePair(self._lengths, self.taps.dtype)
 
     @kept_property
@@ -402,57 +402,6 @@ class RoundTrip:
         jobs = [partial(work, part) for part in shares(tiles, MAX_JOBS, 2)]
         run_jobs(jobs, self._scratches.lend, workers)
         self._scratches.regain()
-
-
-class _Arrays(NamedTuple):
-    """Two tiles side by side, their transposes, and a panel of columns."""
-
-    pair: AnyArray
-    between: AnyArray
-    panel: AnyArray
-
-
-class TilePair:
-    """The circular correlation of two tiles at a time.
-
-    Parameters
-    ----------
-    lengths : (int, int)
-        Rows and columns of a tile, as `passes.is_length` allows.
-    dtype : dtype
-        float32 or float64.
-    """
-
-    def __init__(self, lengths: Shape, dtype: np.dtype[Any]) -> None:
-        self._lengths, self._dtype = lengths, dtype
-        self._passes = passes.passes(lengths[0], dtype), passes.passes(lengths[1], dtype)
-
-    def arrays(self, scratch: Scratch) -> _Arrays:
-        """Return what `correlate` works in."""
-        (m, n), dtype, width = self._lengths, self._dtype, passes.lanes(self._dtype)
-        # A vector more in a row, and rows between the parts of a panel: nothing competes for places
-        # in the cache.
-        return _Arrays(
-            scratch.array("pair", (2, m, n + width), dtype),
-            scratch.array("between", (2, n, m + width), dtype),
-            scratch.array("panel", (2, max(m, n) + 4, width), dtype),
-        )
-
-    def spectrum(self, taps: AnyArray) -> AnyArray:
-        """Return what `correlate` takes for taps."""
-        (m, n), (p, q) = self._lengths, taps.shape
-        arrays = self.arrays(Scratch())
-        arrays.pair.fill(0)
-        # A correlation is a convolution with the taps turned around the first one.
-        turned = -np.arange(p)[:, None], (-np.arange(q)) % n
-        arrays.pair[0][turned] = taps / self._dtype.type(m * n)
-        out = aligned_zeros(2 * m * n, self._dtype).reshape(2, m * n)
-        circular.transform_pair(*arrays, *self._passes, out)
-        return out
-
-    def correlate(self, arrays: _Arrays, spectrum: AnyArray) -> None:
-        """Correlate both tiles in place; what wraps around stands in the last rows and columns."""
-        circular.convolve_pair(*arrays, *self._passes, spectrum)
 
 
 class _Way(NamedTuple):

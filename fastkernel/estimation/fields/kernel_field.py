@@ -211,8 +211,8 @@ class KernelField:
 
         Notes
         -----
-        As many convolutions with constant kernels as there are polynomials, or for a grid at most
-        four, a strip of rows at a time.
+        Tile by tile, each transformed once, and back once for every polynomial, or for a grid at
+        most four times; small kernels by as many sums of products.
         """
         image, bad = with_mask(source, source_mask)
         rule = self.boundary if boundary is None else as_boundary(boundary)

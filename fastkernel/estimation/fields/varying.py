@@ -16,10 +16,11 @@ from fastkernel._images.windows import Window
 from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, BoolArray, FloatArray, Shape
 from fastkernel.convolution.convolve import convolved
+from fastkernel.convolution.varying_correlation import VaryingCorrelation
 from fastkernel.estimation.fields.frame import Frame
 from fastkernel.estimation.polynomial import polynomial_image
 
-# Rows that are convolved at a time: wide images' take some tens of megabytes.
+# Rows whose background and bad pixels are looked at together: some megabytes.
 _STRIP_ROWS = 512
 
 # Side of the parts in which a variance takes the kernel to be constant.
@@ -65,25 +66,41 @@ class Varying(NamedTuple):
         workers : int
             Threads to use.
         """
-        origin, shape = self.window.result_origin, self.window.shape
-        for part in self._parts(self.frame.cuts(0), self.frame.cuts(1), (_STRIP_ROWS, shape[1])):
-            (top, left), (height, width) = part.result_origin, part.shape
-            total = out[top : top + height, left : left + width]
-            total.fill(0.0)
+        self._begin(out)
+        parts = list(self._parts(self.frame.cuts(0), self.frame.cuts(1), self.window.shape))
+        if not all(self._correlation(image, part).add_to(out, "auto", workers) for part in parts):
+            # Finite pixels whose transforms are not.
+            self._begin(out)
+            for part in parts:
+                self._correlation(image, part).add_to(out, "direct", workers)
+        if bad is not None:
+            for part in self._strips():
+                out[_inside(part)][self._reached(bad, part)] = np.nan
+
+    def _begin(self, out: FloatArray) -> None:
+        """Write the background, or zeros, into the window."""
+        first, start = self.window.result_origin
+        for part in self._strips():
+            (top, left), sky = part.result_origin, np.zeros(())
             if self.background is not None:
-                place = top - origin[0], left - origin[1]
-                total += polynomial_image(self.background, shape, place, part.shape)
-            down = self.frame.line(0, np.arange(top, top + height))
-            across = self.frame.line(1, np.arange(left, left + width))
-            for i, j, taps in zip(*self.frame.numbers, self.coefficients, strict=True):
-                if down[i].any() and across[j].any():
-                    made = convolved(image, taps, part, workers)
-                    for factor in (across[j], down[i][:, None]):
-                        if not (factor == 1).all():
-                            made *= factor
-                    total += made
-            if bad is not None:
-                total[self._reached(bad, part)] = np.nan
+                place = top - first, left - start
+                sky = polynomial_image(self.background, self.window.shape, place, part.shape)
+            out[_inside(part)] = sky
+
+    def _correlation(self, image: AnyArray, part: Window) -> VaryingCorrelation:
+        """Return what convolves an image over a part, by the functions that are not 0 there."""
+        lines = []
+        for axis, number in enumerate(self.frame.numbers):
+            start, length = part.result_origin[axis], part.shape[axis]
+            lines.append(self.frame.line(axis, np.arange(start, start + length))[number])
+        seen = np.all([line.any(axis=1) for line in lines], axis=0)
+        taps = np.ascontiguousarray(self.coefficients[seen, ::-1, ::-1])
+        down, across = (line[seen] for line in lines)
+        return VaryingCorrelation(image, taps, down, across, part)
+
+    def _strips(self) -> Iterator[Window]:
+        """Yield some rows of the window after the others."""
+        return self._parts([], [], (_STRIP_ROWS, self.window.shape[1]))
 
     def add_variance(self, variance: AnyArray, out: FloatArray, workers: int) -> None:
         """Add the variance of the convolution of noise that is independent from pixel to pixel."""
@@ -92,7 +109,7 @@ class Varying(NamedTuple):
             values = self.frame.values(top + (height - 1) / 2, left + (width - 1) / 2)
             kernel = np.tensordot(values, self.coefficients, 1)
             noise = convolved(variance, kernel**2, part, workers)
-            out[top : top + height, left : left + width] += noise
+            out[_inside(part)] += noise
 
     def _parts(self, rows: Sequence[int], cols: Sequence[int], most: Shape) -> Iterator[Window]:
         """Yield the parts of the window between cuts of the result, of so many pixels at most."""
@@ -108,6 +125,12 @@ class Varying(NamedTuple):
         (p, q), used = self.coefficients.shape[1:], np.ones(part.shape, np.bool_)
         spread(bad, part.source_origin, part.boundary, (p, q), used)
         return ~used
+
+
+def _inside(part: Window) -> tuple[slice, slice]:
+    """Return the place of a part in the result."""
+    (top, left), (height, width) = part.result_origin, part.shape
+    return slice(top, top + height), slice(left, left + width)
 
 
 def _pieces(cuts: Sequence[int], first: int, last: int, most: int) -> Iterator[tuple[int, int]]:

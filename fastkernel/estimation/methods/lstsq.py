@@ -310,9 +310,9 @@ def _clipped(found: _Fit, shape: Shape, options: Options, sigma: float, run: Run
 
     What was left out before may come back, but not for ever.
     """
-    first, rounding = found.pairs, math.sqrt(found.equations.hidden_energy)
+    first = found.pairs
     for times in range(_MAX_CLIPS):
-        bound = sigma * _spread(found) / clipped_share(sigma) + rounding
+        bound = sigma * _spread(found) / clipped_share(sigma)
         if times >= _MAX_RETURNS:
             first = found.pairs
         pairs = within(first, found.flipped, found.beside, bound, run.silent)
