@@ -28,10 +28,11 @@ _Argument: TypeAlias = str | int | float | FloatArray | Any
 def cholesky(matrix: FloatArray) -> tuple[FloatArray, int]:
     """Return the lower Cholesky factor of a symmetric matrix, and 0 if there is one."""
     n = len(matrix)
+    # Turned over it is the same, in the order that LAPACK reads.
     if n <= _FEW:
-        lower, info = lapack.dpotrf(matrix, lower=1, clean=1)
+        lower, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
         return lower, int(info)
-    lower = np.array(matrix, np.float64, order="F")
+    lower = np.array(matrix.T, np.float64, order="F")
     info = _call("dpotrf", "L", n, lower, n)
     for column in range(1, n):
         lower[:column, column] = 0

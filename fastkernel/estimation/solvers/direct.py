@@ -83,7 +83,7 @@ def factorise(gram: FloatArray, ridge_energy: float = 0.0) -> Factor:
     n = len(gram)
     matrix = gram if ridge_energy == 0 else gram + ridge_energy * np.eye(n)
     lower, info = lapack.cholesky(matrix)
-    norm = linalg.lapack.dlange("1", matrix)
+    norm = linalg.lapack.dlange("1", matrix.T)
     reciprocal = float(linalg.lapack.dpocon(lower, norm, uplo="L")[0]) if info == 0 else 0.0
     if not reciprocal > n * _EPS:
         raise SingularFitError(why_singular(matrix))
