@@ -65,6 +65,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--constants", action="store_true", help="engines: measure the cost rule's constants too"
     )
+    parser.add_argument("--nightly", action="store_true", help="abuse: as much as fills a night")
     parser.add_argument(
         "--environment", type=Path, help="peers: folder of SFFT's Python, made if missing"
     )

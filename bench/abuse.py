@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,16 @@ def _command(name: str, *args: Any) -> list[str]:
     return [sys.executable, "-W", "ignore", "-m", "bench.abuse_children", name, *map(str, args)]
 
 
-def child(name: str, *args: Any, env: dict[str, str] | None = None) -> tuple[int | str, str]:
+def child(
+    name: str, *args: Any, env: dict[str, str] | None = None, patience: float = PATIENCE
+) -> tuple[int | str, str]:
     """Run a child of `abuse_children` to its end: how it ended, and what it printed last."""
     try:
         done = subprocess.run(
             _command(name, *args),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=patience,
             check=False,
             env={**os.environ, **(env or {})},
         )
@@ -133,9 +135,10 @@ def presses(n: int) -> Iterator[dict[str, Any]]:
 def damaged_files(n: int) -> Iterator[dict[str, Any]]:
     """Images and equations with bits flipped, cut short, or with other numbers in the header."""
     for what in ("png", "tif", "npy", "equations"):
-        batches = max(1, n // 4 // 25)
-        ends = [child("damaged", what, seed, min(25, n)) for seed in range(batches)]
-        yield _counted(f"{batches * min(25, n)} damaged files, {what}, by batches", ends)
+        size = max(min(25, n), n // 80)
+        batches = max(1, n // 4 // size)
+        ends = [child("damaged", what, seed, size) for seed in range(batches)]
+        yield _counted(f"{batches * size} damaged files, {what}, by batches", ends)
 
 
 def _convolved(image: NDArray, kernel: NDArray) -> NDArray:
@@ -198,6 +201,12 @@ def threads(n: int) -> Iterator[dict[str, Any]]:
     yield _counted(f"8 threads, {n} mixed calls each, to the bit", [child("threads", n)])
 
 
+def soak(n: int) -> Iterator[dict[str, Any]]:
+    """The same for a time, without more and more memory."""
+    ends = [child("soak", n, patience=n + PATIENCE)]
+    yield _counted(f"8 threads, mixed calls for {n} s, to the bit, no memory lost", ends)
+
+
 def memory(n: int) -> Iterator[dict[str, Any]]:
     """Calls in address spaces of growing size: an answer or an error, and the next is right."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -223,26 +232,35 @@ def caches(n: int) -> Iterator[dict[str, Any]]:
     yield _counted("8 processes that share an empty cache", ends)
 
 
-# How many of each there are, and of a quick run.
-TRIALS: dict[Callable[[int], Iterator[dict[str, Any]]], tuple[int, int]] = {
-    first_calls: (150, 2),
-    forks: (300, 10),
-    presses: (20, 1),
-    damaged_files: (2000, 100),
-    conditions: (141, 5),
-    accuracy: (2000, 20),
-    threads: (200, 5),
-    memory: (20, 2),
-    large: (2, 1),
-    caches: (5, 1),
+class Counts(NamedTuple):
+    """How many of a trial there are: of a run, of a quick one, and of one that lasts a night."""
+
+    full: int
+    quick: int
+    nightly: int
+
+
+TRIALS: dict[Callable[[int], Iterator[dict[str, Any]]], Counts] = {
+    first_calls: Counts(150, 2, 150),
+    forks: Counts(300, 10, 300),
+    presses: Counts(20, 1, 20),
+    damaged_files: Counts(2000, 100, 20_000),
+    conditions: Counts(141, 5, 141),
+    accuracy: Counts(2000, 20, 2000),
+    threads: Counts(200, 5, 200),
+    soak: Counts(60, 2, 1800),
+    memory: Counts(20, 2, 20),
+    large: Counts(2, 1, 2),
+    caches: Counts(5, 1, 20),
 }
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Make every trial."""
     rows = []
-    for trial, (full, quick) in TRIALS.items():
-        for row in trial(quick if args.quick else full):
+    for trial, counts in TRIALS.items():
+        n = counts.quick if args.quick else counts.nightly if args.nightly else counts.full
+        for row in trial(n):
             print(f"{row['what']}: {row['reached']}", *row["others"], sep="\n  ", file=sys.stderr)
             rows.append(row)
     return {"rows": rows}

@@ -27,6 +27,9 @@ LONG: dict[str, Callable[[NDArray], Any]] = {
     "inverse": lambda _: fastkernel.inverse_kernel([[0.2, 1, 0.3]], 6001, method="fft"),
     "restore": lambda image: fastkernel.richardson_lucy(image, np.ones((9, 9)), 10**5, noise=None),
     "field": lambda image: [fastkernel.estimate_kernel_field(image, image, 9) for _ in range(99)],
+    "minimum norm": lambda image: fastkernel.estimate_kernel(
+        image, image, 61, method="minimum_norm"
+    ),
     "linear program": lambda image: fastkernel.estimate_kernel(
         image[:400, :400], image[:400, :400] ** 2, 15, method="lad", solver="linear_programming"
     ),
@@ -168,11 +171,10 @@ def damaged(what: str, seed: str, count: str) -> None:
     _say(not wrong, "; ".join(wrong[:3]))
 
 
-def threads(calls: str) -> None:
-    """Make mixed calls from eight threads, and compare every answer with one thread's."""
+def _mixed_calls() -> list[Callable[[], NDArray]]:
     image, kernel = _noise(120), _noise(7)
     whole = (255 * image).astype(np.uint8)
-    work: list[Callable[[], NDArray]] = [
+    return [
         lambda: fastkernel.convolve(image, kernel, "same", "mirror"),
         lambda: fastkernel.convolve(image, _noise(31)),
         lambda: fastkernel.estimate_kernel(whole, whole.T, 5).kernel,
@@ -184,19 +186,48 @@ def threads(calls: str) -> None:
         lambda: fastkernel.circshift(image, (3, 5)),
         lambda: fastkernel.inverse_kernel(kernel, 9).kernel,
     ]
+
+
+def _from_eight_threads(more: Callable[[int], bool]) -> list[int]:
+    """Make mixed calls while a thread that made so many is to make more: those of other bits."""
+    work = _mixed_calls()
     alone, wrong = [call() for call in work], []
 
     def calling(number: int) -> None:
-        rng = np.random.default_rng(number)
-        chosen = rng.integers(0, len(work), int(calls))
-        wrong.extend(i for i in chosen if not np.array_equal(work[i](), alone[i]))
+        rng, made = np.random.default_rng(number), 0
+        while more(made):
+            i = int(rng.integers(len(work)))
+            if not np.array_equal(work[i](), alone[i]):
+                wrong.append(i)
+            made += 1
 
     others = [threading.Thread(target=calling, args=(number,)) for number in range(8)]
     for thread in others:
         thread.start()
     for thread in others:
         thread.join()
+    return wrong
+
+
+def threads(calls: str) -> None:
+    """Make mixed calls from eight threads, and compare every answer with one thread's."""
+    wrong = _from_eight_threads(lambda made: made < int(calls))
     _say(not wrong, f"other bits: {wrong[:5]}")
+
+
+def soak(seconds: str) -> None:
+    """Do so for a time; the memory in use must not grow from a fifth of it on."""
+    start, held = time.monotonic(), []
+
+    def more(_: int) -> bool:
+        now = (time.monotonic() - start) / int(seconds)
+        if now > 0.2 and not held:
+            held.append(measure.resident())
+        return now < 1
+
+    wrong = _from_eight_threads(more)
+    grown = (measure.resident() - held[0]) >> 20
+    _say(not wrong and grown <= 16, f"other bits: {wrong[:5]}, {grown} MiB more")
 
 
 def memory(mebibytes: str) -> None:

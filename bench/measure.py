@@ -111,7 +111,7 @@ def _status(field: str) -> int:
     raise LookupError(field)
 
 
-def _resident() -> int:
+def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
@@ -155,7 +155,7 @@ def rise(call: Callable[[], Any]) -> int:
     try:
         return _rise_of_high_water(call)
     except (OSError, LookupError):
-        return _rise_of_samples(call, _resident)
+        return _rise_of_samples(call, resident)
 
 
 def rise_without_files(call: Callable[[], Any]) -> int:
@@ -166,10 +166,10 @@ def rise_without_files(call: Callable[[], Any]) -> int:
 def _child(path: str) -> None:
     with Path(path).open("rb") as file:
         call, warm, mapped = pickle.load(file)
-    before = _resident()
+    before = resident()
     warm()
     gc.collect()
-    held = _resident() - before
+    held = resident() - before
     peak = (rise_without_files if mapped else rise)(call)
     print(max(held, 0), max(peak, 0))
 

@@ -689,12 +689,15 @@ def _table_rows(path):
 def test_trials_tell_how_they_ended(monkeypatch, capsys):
     from bench import abuse
 
-    trials = {abuse.accuracy: (4, 4), abuse.threads: (3, 3)}
+    trials = {abuse.accuracy: abuse.Counts(9, 4, 9), abuse.threads: abuse.Counts(9, 9, 3)}
+    trials[abuse.soak] = abuse.Counts(9, 9, 1)
     monkeypatch.setattr(abuse, "TRIALS", trials)
-    result = abuse.run(argparse.Namespace(quick=True))
+    result = abuse.run(argparse.Namespace(quick=False, nightly=True))
     assert all(row["kept"] for row in result["rows"])
-    assert len(result["rows"]) == 2 + 1
-    assert "8 threads, 3 mixed calls each, to the bit: 1 of 1" in capsys.readouterr().err
+    assert len(result["rows"]) == 2 + 1 + 1
+    told = capsys.readouterr().err
+    assert "8 threads, 3 mixed calls each, to the bit: 1 of 1" in told
+    assert "8 threads, mixed calls for 1 s, to the bit, no memory lost: 1 of 1" in told
     ends = [(0, "right"), (1, "an error"), ("hung", "")]
     row = abuse._counted("calls", ends)
     assert (row["kept"], row["reached"], row["others"]) == (
