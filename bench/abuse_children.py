@@ -28,7 +28,7 @@ LONG: dict[str, Callable[[NDArray], Any]] = {
     "restore": lambda image: fastkernel.richardson_lucy(image, np.ones((9, 9)), 10**5, noise=None),
     "field": lambda image: [fastkernel.estimate_kernel_field(image, image, 9) for _ in range(99)],
     "minimum norm": lambda image: fastkernel.estimate_kernel(
-        image, image, 61, method="minimum_norm"
+        image, image, 61, solver="minimum_norm"
     ),
     "linear program": lambda image: fastkernel.estimate_kernel(
         image[:400, :400], image[:400, :400] ** 2, 15, method="lad", solver="linear_programming"

@@ -34,6 +34,7 @@ Convolution:
 
 Estimation:
 
+- `cholesky`: factors of the equations of kernels of some hundred taps
 - `conjugate`: what stands between the products of conjugate gradients
 - `design_rows`: products of rows of the design matrix, of chosen pixels or of whole stamps
 - `descent`: steps of gradient descent, projected onto what a kernel may be

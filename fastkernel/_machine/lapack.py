@@ -3,7 +3,8 @@
 SciPy's wrappers hold the GIL for as long as LAPACK works, a minute for a few thousand rows. Large
 matrices go to the same routines of the same library by the pointers that SciPy publishes for
 compiled code, `scipy.linalg.cython_lapack`, with the arguments of the wrappers: the answers are
-theirs, bit for bit. `ctypes` releases the GIL, and `tiles.wait_for` hears Ctrl-C.
+theirs, bit for bit. `ctypes` releases the GIL, and `tiles.wait_for` hears Ctrl-C. Cholesky factors
+of some hundred rows alone come from a loop of our own.
 """
 
 import ctypes
@@ -15,12 +16,16 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import cython_lapack, lapack
 
+from fastkernel._loops.cholesky import factorise_upper
 from fastkernel._machine.tiles import wait_for
 from fastkernel._typing import FloatArray
 
 # Rows up to which the wrappers are done in less than a tenth of a second: of what takes the time
 # of a few products of matrices, and of what takes that of many.
 _FEW, _MANY = 512, 256
+
+# Rows up to which BLAS keeps to one thread, and up to which a loop of our own factorises.
+_ONE_THREAD, _OWN = 120, 1024
 
 _Argument: TypeAlias = str | int | float | FloatArray | Any
 
@@ -29,9 +34,12 @@ def cholesky(matrix: FloatArray) -> tuple[FloatArray, int]:
     """Return the lower Cholesky factor of a symmetric matrix, and 0 if there is one."""
     n = len(matrix)
     # Turned over it is the same, in the order that LAPACK reads.
-    if n <= _FEW:
+    if n <= _ONE_THREAD:
         lower, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
         return lower, int(info)
+    if n <= _OWN:
+        upper = np.array(matrix, np.float64, order="C")
+        return upper.T, int(factorise_upper(upper))
     lower = np.array(matrix.T, np.float64, order="F")
     info = _call("dpotrf", "L", n, lower, n)
     for column in range(1, n):

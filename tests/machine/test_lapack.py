@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg
 
 from fastkernel._machine import lapack
@@ -14,9 +15,11 @@ from fastkernel._machine import lapack
 
 @pytest.fixture(params=[False, True], ids=["small", "large"])
 def by_pointer(request, monkeypatch):
-    if request.param:
-        monkeypatch.setattr(lapack, "_FEW", 0)
-        monkeypatch.setattr(lapack, "_MANY", 0)
+    names = ("_FEW", "_MANY", "_ONE_THREAD", "_OWN") if request.param else ("_OWN",)
+    for name in names:
+        monkeypatch.setattr(lapack, name, 0)
+    if not request.param:
+        monkeypatch.setattr(lapack, "_ONE_THREAD", 512)
 
 
 @pytest.mark.usefixtures("by_pointer")
@@ -68,6 +71,23 @@ class TestSameAsWrappers:
         matrix, rng = self.matrix(n)
         other = rng.standard_normal((n, 5))
         assert np.array_equal(lapack.product(matrix, other), matrix @ other)
+
+
+@pytest.mark.parametrize("n", [*range(1, 10), 130, 243])
+def test_own_factors(n, monkeypatch, rng):
+    monkeypatch.setattr(lapack, "_ONE_THREAD", 0)
+    other = rng.standard_normal((n, n))
+    matrix = other @ other.T + np.eye(n)
+    given = matrix.copy()
+    lower, info = lapack.cholesky(matrix)
+    assert info == 0
+    assert_allclose(lower, linalg.cholesky(matrix, lower=True), rtol=0, atol=1e-13 * n)
+    assert_array_equal(lower, np.tril(lower))
+    assert lower.flags.f_contiguous
+    assert_array_equal(given, matrix)
+    for wrong in (-1.0, np.nan):
+        matrix[n // 2, n // 2] = wrong
+        assert lapack.cholesky(matrix)[1] == n // 2 + 1
 
 
 INSIDE = """
