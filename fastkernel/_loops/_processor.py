@@ -98,6 +98,23 @@ def _stream_typed(typing_context, x, start, out, out_start, count):
     return types.void(x, i, out, i, i), codegen
 
 
+def _copy_typed(typing_context, x, start, out, out_start, count):
+    """Copy some pixels that follow each other from one C-ordered array into another."""
+    i = types.intp
+
+    def codegen(context, b, signature, values):
+        x, out = (
+            cgutils.create_struct_proxy(signature.args[k])(context, b, value=values[k]).data
+            for k in (0, 2)
+        )
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        given, into = b.gep(x, [values[1]]), b.gep(out, [values[3]])
+        cgutils.raw_memcpy(b, into, given, values[4], size)
+        return context.get_dummy_value()
+
+    return types.void(x, i, out, i, i), codegen
+
+
 def _settle_typed(typing_context):
     """Wait until other threads see all that was streamed."""
 
@@ -152,6 +169,7 @@ def _transpose_typed(typing_context, x, start, stride, out, out_start, out_strid
 
 
 fetch = (lambda *_: None) if config.DISABLE_JIT else intrinsic(_fetch_typed)
+copy = _stream_plain if config.DISABLE_JIT else intrinsic(_copy_typed)
 _stream = _stream_plain if config.DISABLE_JIT else intrinsic(_stream_typed)
 settle = (lambda: None) if config.DISABLE_JIT else intrinsic(_settle_typed)
 transpose = _transpose_plain if config.DISABLE_JIT else intrinsic(_transpose_typed)

@@ -7,10 +7,11 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numpy.typing import DTypeLike
 
 from fastkernel._loops._jit import loop
+from fastkernel._loops._processor import copy
 
 # The flags live beside the loops: Numba's disk cache notices changes to this file alone.
 # No nnan or ninf: a NaN pixel must reach every output that it touches, and no other.
@@ -250,6 +251,21 @@ def row_length(cols: int, dtype: DTypeLike) -> int:
 _RUN_BYTES = 2048
 
 
+@register_jitable
+def _correlate(x, first, start, taps, height, width, out, top, left):
+    """Do what `correlate_tile` says."""
+    n_rows = min(MAX_ROWS, height, taps.shape[0])
+    panel, run = PANEL_BYTES // x.itemsize, _RUN_BYTES // x.itemsize
+    if n_rows > 1:
+        panel //= 2
+    for begin in range(0, width, run):
+        for above in range(0, height, n_rows):
+            row = min(above, height - n_rows)
+            for col in range(begin, min(begin + run, width), panel):
+                place, out_place = (first + row, start + col), (top + row, left + col)
+                _correlate_block(x, *place, taps, out, *out_place, width - col, n_rows)
+
+
 @_loop
 def correlate_tile(x, origin, taps, tile_shape, out, top, left):
     r"""Write the correlation of ``x`` with ``taps`` into a tile of ``out``.
@@ -278,13 +294,110 @@ def correlate_tile(x, origin, taps, tile_shape, out, top, left):
     the tile's end, or cut: an output may be computed twice, with the same result.
     """
     (height, width), (first, start) = tile_shape, origin
-    n_rows = min(MAX_ROWS, height, taps.shape[0])
-    panel, run = PANEL_BYTES // x.itemsize, _RUN_BYTES // x.itemsize
-    if n_rows > 1:
-        panel //= 2
-    for begin in range(0, width, run):
-        for above in range(0, height, n_rows):
-            row = min(above, height - n_rows)
-            for col in range(begin, min(begin + run, width), panel):
-                place, out_place = (first + row, start + col), (top + row, left + col)
-                _correlate_block(x, *place, taps, out, *out_place, width - col, n_rows)
+    _correlate(x, first, start, taps, height, width, out, top, left)
+
+
+# Columns from which on they are read where they stand: rims take as long as whole panels do.
+_LEAST_RUN = 512
+
+
+@register_jitable
+def _read(x, rows, cols, first, last, fill, out):
+    """Copy what stands at some rows and columns of an image, see `read_part`."""
+    for r in range(len(rows)):
+        row, part = rows[r], out[r]
+        if row < 0:
+            part[: len(cols)] = fill
+            continue
+        if last > first:
+            place = row * x.shape[1] + cols[first]
+            copy(x, place, out, r * out.shape[1] + first, last - first)
+        for c in range(first):
+            part[c] = x[row, cols[c]] if cols[c] >= 0 else fill
+        for c in range(last, len(cols)):
+            part[c] = x[row, cols[c]] if cols[c] >= 0 else fill
+
+
+@register_jitable
+def _within(first, last, length):
+    """Return the part of a range that lies within a length, empty ones at its end."""
+    first = min(max(first, 0), length)
+    return first, max(min(last, length), first)
+
+
+@register_jitable
+def _part(number, first, last, length):
+    """Return what lies before, in and behind a range."""
+    edges = (0, first, last, length)
+    return edges[number], edges[number + 1]
+
+
+@_loop
+def correlate_image(x, places, inside, fill, taps, column, tiles, room, out, origin):
+    r"""Write the correlation of an image, continued beyond its frame, into tiles of ``out``.
+
+    Parameters
+    ----------
+    x : (m, n) float32 or float64 array
+        The image, C order.
+    places : (rows, cols), each a 1-D int array
+        Which row and column of the image stands at each place that the window sees, negative for
+        what is filled.
+    inside : (4,) int array
+        Half-open ranges of the places whose rows, and whose columns, follow each other in ``x``.
+    fill : x's dtype
+        What stands where there is no pixel.
+    taps : (p, q) array of x's dtype
+        A kernel, flipped both ways where a convolution is wanted; C order.
+    column : (p, 1) or (0, 1) array of x's dtype
+        The other factor, if ``taps`` is the row of a kernel of rank one.
+    tiles : (n, 4) int array
+        ``(top, left, height, width)`` of each, in pixels of the window.
+    room : (array, array)
+        Working space of x's dtype: for a tile with what is around it, and one for its sums down
+        the columns; rows of `row_length`.
+    out : array of x's dtype
+        Overwritten in the tiles; C order.
+    origin : (int, int)
+        Pixel of the window that stands first in ``out``.
+
+    Notes
+    -----
+    The sums of `correlate_tile`, twice with a ``column``. The rims of a tile that reach beyond the
+    frame are copied, all else is read where it stands. Cost: ``p * q`` multiply-adds a pixel, or
+    ``p + q``.
+    """
+    (rows, cols), (around, between), apart = places, room, len(column) > 0
+    down = (column if apart else taps).shape[0] - 1
+    beside, spare = taps.shape[1] - 1, PANEL_BYTES // x.itemsize
+    for number in range(len(tiles)):
+        tile = tiles[number]
+        top, left, height, width = tile[0], tile[1], tile[2], tile[3]
+        # Outputs of which all pixels stand in the image, one beside the other.
+        above, below = _within(inside[0] - top, inside[1] - down - top, height)
+        first, last = _within(inside[2] - left, inside[3] - beside - left, width)
+        if below > above and last > first:
+            end = (rows[top + below + down - 1] * x.shape[1]) + cols[left + last + beside - 1] + 1
+            below -= max(0, -((x.size - end - spare) // x.shape[1]))
+        if last - first < _LEAST_RUN or below <= above:
+            above, below, first, last = height, height, width, width
+        for part in range(9):
+            start, stop = _part(part // 3, above, below, height)
+            begin, finish = _part(part % 3, first, last, width)
+            if start >= stop or begin >= finish:
+                continue
+            under = rows[top + start : top + stop + down]
+            across = cols[left + begin : left + finish + beside]
+            wide, tall, row, col = finish - begin, stop - start, under[0], across[0]
+            pixels = x
+            if part != 4:
+                left_in = inside[2] - left - begin
+                row_in = _within(left_in, inside[3] - left - begin, len(across))
+                _read(x, under, across, row_in[0], row_in[1], fill, around)
+                pixels, row, col = around, 0, 0
+            to, at = top + start - origin[0], left + begin - origin[1]
+            if apart:
+                _correlate(pixels, row, col, column, tall, wide + beside, between, 0, 0)
+                _correlate(between, 0, 0, taps, tall, wide, out, to, at)
+            else:
+                _correlate(pixels, row, col, taps, tall, wide, out, to, at)

@@ -15,8 +15,8 @@ from fastkernel._typing import Shape
 ENGINES = ("direct", "separable", "fft")
 
 # Bytes of a pixel in float32 and float64: nanoseconds a pixel, and a multiply-add, of one worker.
-_DIRECT = {4: (0.5, 0.0192), 8: (1.0, 0.0365)}
-_SEPARABLE = {4: (0.68, 0.036), 8: (1.15, 0.086)}
+_DIRECT = {4: (0.35, 0.0192), 8: (0.8, 0.0365)}
+_SEPARABLE = {4: (0.5, 0.036), 8: (1.0, 0.08)}
 
 # The same: nanoseconds a point of two tiles that are convolved together; a pair, and a call.
 _FFT = {4: 2.1, 8: 4.0}

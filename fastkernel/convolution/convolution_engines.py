@@ -5,14 +5,15 @@ its worker's own scratch, which casts, re-orders and extends it. An output depen
 alone, so neither the number of workers nor the layout of an array changes a bit of it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastkernel._images.borders import load
+from fastkernel._images.borders import Places, load, places_of
 from fastkernel._images.windows import Window
 from fastkernel._loops import stencil, tile_copies
 from fastkernel._machine.kept import kept_property
@@ -21,6 +22,7 @@ from fastkernel._machine.tiles import (
     Scratches,
     Tile,
     Tiles,
+    own_scratch,
     run_jobs,
     shares,
     split,
@@ -34,14 +36,17 @@ from fastkernel.convolution.tile_pair import TilePair
 # separable kernel's tiles are at least as tall as the kernel.
 TILE_SHAPE = (128, 1024)
 
-# Columns of a tile from which on they are read where they stand.
-_LEAST_RUN = 64
+# Multiply-adds after which a job looks whether to stop: some hundredths of a second.
+_UNSTOPPED = 1 << 28
 
 # Enough for an even share on any machine.
 MAX_JOBS = 256
 
 # Nanoseconds of work below which threads cost more than they save.
 THREADED_TIME = 300_000
+
+# The same that a job takes, at least.
+_JOB_TIME = 1_000_000
 
 
 class Plane(NamedTuple):
@@ -87,7 +92,20 @@ def rank_one_factors(taps: AnyArray) -> Factors | None:
     pivot, column, row = taps[i, j], taps[:, [j]], taps[[i], :]
     if pivot == 0:
         return Factors(column, row)
-    if abs(pivot) < 2**53 and (column == np.rint(column)).all() and (row == np.rint(row)).all():
+    (p, q), eps = taps.shape, float(np.finfo(taps.dtype).eps)
+    # Most kernels are not, which one tap far from that row and column tells.
+    one, other = (i + p // 2) % p, (j + q // 2) % q
+    far, beside, above = (
+        float(tap / pivot) for tap in (taps[one, other], taps[one, j], row[0, other])
+    )
+    if abs(far - beside * above) > 8 * eps * taps.size:
+        return None
+    if (
+        float(pivot).is_integer()
+        and abs(pivot) < 2**53
+        and (column == np.rint(column)).all()
+        and (row == np.rint(row)).all()
+    ):
         divisors = [np.gcd.reduce(line.astype(np.int64), axis=None) for line in (column, row)]
         whole, rest = column / divisors[0], row / divisors[1]
         factor = pivot / (whole[i, 0] * rest[0, j])
@@ -100,7 +118,7 @@ def rank_one_factors(taps: AnyArray) -> Factors | None:
         np.abs(part).sum(dtype=np.float64) for part in (unit[:, [j]] * row - unit, unit)
     )
     # An output moves by the sum of all deviations at most, however small each tap is.
-    if not deviations <= 2 * float(np.finfo(taps.dtype).eps) * sizes:
+    if not deviations <= 2 * eps * sizes:
         return None
     return Factors(column, row)
 
@@ -176,21 +194,24 @@ class Correlation:
         make = {"direct": self._direct, "separable": self._separable, "fft": self._fft}[engine]
         way = make()
         tiles = Tiles(self.window.shape, way.tile_shape)
-        share = max(1, MAX_JOBS // len(self.planes))
+        if times[engine] * len(self.planes) < THREADED_TIME:
+            workers = 1
+        # Small images are a few jobs, one alone for one thread.
+        most = min(MAX_JOBS, max(2 * workers, int(times[engine] / _JOB_TIME))) if workers > 1 else 1
+        share = max(1, most // len(self.planes))
         jobs = [
             _Job(plane, part, way)
             for plane in self.planes
             for part in shares(tiles, share, way.together)
         ]
-        if times[engine] * len(self.planes) < THREADED_TIME:
-            workers = 1
         # Each worker begins in a part of its own: new pages of memory are then not fought over.
         part = -(-len(jobs) // workers)
         jobs = [job for first in range(part) for job in jobs[first::part]]
         scratches = Scratches()
 
         def run() -> bool:
-            fine = all(run_jobs(jobs, scratches.lend, workers))
+            # One thread has a working space of its own, whose pages are there.
+            fine = all(run_jobs(jobs, own_scratch if workers == 1 else scratches.lend, workers))
             scratches.regain()
             return fine
 
@@ -202,92 +223,84 @@ class Correlation:
         origin = window.source_pixel(top, left)
         load(plane.image, origin, window.boundary, out, window.fill_value)
 
-    def _loaded(self, plane: Plane, tile: Tile, scratch: Scratch) -> AnyArray:
-        """Return the image under a tile, in rows as the loops need them."""
-        (p, q), (height, width) = self.kernel_shape, tile[2:]
-        cols = width + q - 1
-        shape = height + p - 1, stencil.row_length(cols, self.dtype)
-        x = scratch.rows("x", shape, cols, self.dtype)
-        self._load(plane, tile, x[:, :cols])
-        return x
-
-    def _pieces(
-        self, plane: Plane, tile: Tile, scratch: Scratch
-    ) -> Iterator[tuple[AnyArray, Shape, Tile]]:
-        """Yield the parts of a tile, with what each is made of, and where that begins there.
-
-        The image itself is read wherever the loops can: copying it would take as long as a small
-        kernel does.
-        """
-        (top, left, height, width), (p, q), image = tile, self.kernel_shape, plane.image
-        (m, n), (row, col) = image.shape, self.window.source_pixel(top, left)
-        first, last = max(0, -col), min(width, n - q + 1 - col)
-        end = (row + height + p - 2) * n + col + last + q - 1
-        spare = stencil.PANEL_BYTES // self.dtype.itemsize
-        if (
-            last - first < _LEAST_RUN
-            or row < 0
-            or end + spare > m * n
-            or row + height + p - 1 > m
-            or image.dtype != self.dtype
-            or not _plain(image)
-            or not image.flags.writeable  # for which loops would be compiled again
-        ):
-            yield self._loaded(plane, tile, scratch), (0, 0), tile
-            return
-        yield image, (row, col + first), (top, left + first, height, last - first)
-        for start, stop in ((0, first), (last, width)):
-            if start < stop:
-                rim = top, left + start, height, stop - start
-                yield self._loaded(plane, rim, scratch), (0, 0), rim
-
-    def _correlate(
-        self,
-        x: AnyArray,
-        origin: Shape,
-        taps: AnyArray,
-        plane: Plane,
-        tile: Tile,
-        scratch: Scratch,
-    ) -> None:
-        """Write the correlation of ``x`` into a tile of any output, or have it taken."""
-        (top, left, height, width), out = tile, plane.out
-        if out is not None and _plain(out):
-            stencil.correlate_tile(x, origin, taps, (height, width), out, top, left)
-            return
-        found = scratch.array("found", (height, width), self.dtype)
-        stencil.correlate_tile(x, origin, taps, (height, width), found, 0, 0)
-        if self.take is not None:
-            self.take(found, tile, scratch)
-        elif out is not None:
-            out[top : top + height, left : left + width] = found
-
     def _direct(self) -> "_Way":
-        def work(plane: Plane, tiles: Sequence[Tile], scratch: Scratch) -> bool:
-            for x, origin, part in self._pieces(plane, tiles[0], scratch):
-                self._correlate(x, origin, self.taps, plane, part, scratch)
-            return True
-
         height, width = TILE_SHAPE
         cols = self.window.shape[1]
         # Tiles of one width; of a narrow image taller ones.
         even = -(-cols // -(-cols // width))
-        return _Way((height * max(1, min(4, width // cols)), even), work)
+        shape = height * max(1, min(4, width // cols)), even
+        return self._by_sums(shape, self.taps, self.taps[:0, :1])
 
     def _separable(self) -> "_Way":
-        p, q = self.kernel_shape
         column, row = map(np.ascontiguousarray, self.factors or ())
+        return self._by_sums((max(TILE_SHAPE[0], len(column)), TILE_SHAPE[1]), row, column)
+
+    def _by_sums(self, tile_shape: Shape, taps: AnyArray, column: AnyArray) -> "_Way":
+        """Return the way by sums of products, one kernel or a row and a column."""
+        (p, q), window, dtype = self.kernel_shape, self.window, self.dtype
+        work_of_tile = math.prod(tile_shape) * (taps.size + column.size)
+        fill = dtype.type(window.fill_value)
+
+        def correlate(
+            x: AnyArray, places: Sequence[Places], tiles: Any, scratch: Scratch, *out: Any
+        ) -> None:
+            table = np.array(list(tiles))
+            height, width = table[:, 2:].max(axis=0).tolist()
+            length = stencil.row_length(width + q - 1, dtype)
+            room = (
+                scratch.array("around", (height + p - 1, length), dtype),
+                scratch.array("between", (height if len(column) else 0, length), dtype),
+            )
+            rows, cols = places
+            inside = np.array([*rows.inside, *cols.inside])
+            maps = rows.pixels, cols.pixels
+            given = maps, inside, fill, taps, column, table
+            stencil.correlate_image(x, *given, room, *out)
 
         def work(plane: Plane, tiles: Sequence[Tile], scratch: Scratch) -> bool:
-            for x, origin, part in self._pieces(plane, tiles[0], scratch):
-                height, cols = part[2], part[3] + q - 1
-                shape = height, stencil.row_length(cols, self.dtype)
-                between = scratch.array("between", shape, self.dtype)
-                stencil.correlate_tile(x, origin, column, (height, cols), between, 0, 0)
-                self._correlate(between, (0, 0), row, plane, part, scratch)
+            image, out = plane.image, plane.out
+            # Loops would be compiled again for what cannot be written to.
+            standing = image.dtype == dtype and _plain(image) and image.flags.writeable
+            if standing and out is not None and _plain(out):
+                correlate(image, self._places(image.shape), tiles, scratch, out, (0, 0))
+                return True
+            for tile in tiles:
+                top, left, height, width = tile
+                found = scratch.array("found", (height, width), dtype)
+                if standing:
+                    places = self._places(image.shape)
+                    correlate(image, places, [tile], scratch, found, (top, left))
+                else:
+                    x = self._loaded(plane, tile, scratch)
+                    sides = height + p - 1, width + q - 1
+                    places = [Places(np.arange(n), (0, n)) for n in sides]
+                    moved = 0, 0, height, width
+                    correlate(x, places, [moved], scratch, found, (0, 0))
+                if self.take is not None:
+                    self.take(found, tile, scratch)
+                elif out is not None:
+                    out[top : top + height, left : left + width] = found
             return True
 
-        return _Way((max(TILE_SHAPE[0], p), TILE_SHAPE[1]), work)
+        return _Way(tile_shape, work, most=max(1, _UNSTOPPED // work_of_tile))
+
+    def _loaded(self, plane: Plane, tile: Tile, scratch: Scratch) -> AnyArray:
+        """Return the image under a tile, in rows as the loops need them."""
+        (p, q), (height, width) = self.kernel_shape, tile[2:]
+        shape = height + p - 1, stencil.row_length(width + q - 1, self.dtype)
+        x = scratch.array("x", shape, self.dtype)
+        self._load(plane, tile, x[:, : width + q - 1])
+        return x
+
+    def _places(self, shape: Shape) -> list[Places]:
+        """Return which rows and columns of an image stand where the window sees them."""
+        window = self.window
+        return [
+            places_of(start, n + k - 1, length, window.boundary)
+            for start, n, k, length in zip(
+                window.source_origin, window.shape, self.kernel_shape, shape, strict=True
+            )
+        ]
 
     def _fft(self) -> "_Way":
         p, q = self.kernel_shape
@@ -405,11 +418,12 @@ class RoundTrip:
 
 
 class _Way(NamedTuple):
-    """How an engine works: on tiles of a shape, so many of them at a time."""
+    """How an engine works: on tiles of a shape, so many of them at once, more if that pays."""
 
     tile_shape: Shape
     work: Callable[[Plane, Sequence[Tile], Scratch], bool]
     together: int = 1
+    most: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +437,7 @@ class _Job:
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> bool:
         fine = True
         with np.errstate(over="ignore", invalid="ignore"):
-            for first, last in split(len(self.tiles), self.way.together):
+            for first, last in split(len(self.tiles), max(self.way.together, self.way.most)):
                 if stopped():
                     break
                 fine &= self.way.work(self.plane, self.tiles[first:last], scratch)
