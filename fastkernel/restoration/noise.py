@@ -9,11 +9,15 @@ import math
 
 import numpy as np
 
+from fastkernel._machine.tiles import split
 from fastkernel._typing import AnyArray, FloatArray
 from fastkernel.restoration.framing import is_whole
 
 # Rows, and columns, that are looked at: enough to tell, however large the image.
 _LINES, _STRIP = 512, 16
+
+# Pixels whose steps are looked at together, in the first cache.
+_PIXELS = 1 << 13
 
 # Sides of the blocks of JPEG.
 _BLOCK = 8
@@ -51,24 +55,24 @@ def stored_variance(image: AnyArray) -> float:
     return _rounding(image, strips[0]) + _JUMPS * sum(map(_jumps, strips)) / 2
 
 
-def _strips(image: AnyArray) -> FloatArray:
-    """Return some rows, a few that stand side by side at a time, in float64."""
+def _strips(image: AnyArray) -> AnyArray:
+    """Return some rows, a few that stand side by side at a time."""
     m = len(image)
     if m <= _LINES:
-        return np.asarray(image, np.float64)
+        return image[:]
     tops = np.linspace(0, m - _STRIP, _LINES // _STRIP).astype(int)
-    return np.concatenate([np.asarray(image[top : top + _STRIP], np.float64) for top in tops])
+    return np.concatenate([image[top : top + _STRIP] for top in tops])
 
 
-def _rounding(image: AnyArray, lines: FloatArray) -> float:
+def _rounding(image: AnyArray, lines: AnyArray) -> float:
     """Return the variance of rounding to steps of one size, 0 where pixels are not in steps."""
     if is_whole(image):
         return 1 / 12
     # Most images are in no steps, which some pixels tell; gaps between these may be several steps.
-    few = np.unique(lines.reshape(-1)[:: max(1, lines.size // _FEW)])
+    few = np.unique(lines.flat[:: max(1, lines.size // _FEW)].astype(np.float64))
     if lines.size > _FEW and not any(_gap(few, count) for count in range(1, _GAPS + 1)):
         return 0.0
-    values = np.unique(lines)
+    values = np.unique(lines).astype(np.float64)
     if not _VALUES <= len(values) <= lines.size / 4:
         return 0.0
     return _gap(values) ** 2 / 12
@@ -86,14 +90,16 @@ def _gap(values: FloatArray, steps: int = 1) -> float:
     return step if np.abs(places - np.rint(places)).max() <= _NEAR else 0.0
 
 
-def _jumps(lines: FloatArray) -> float:
+def _jumps(lines: AnyArray) -> float:
     """Return by how much squared jumps between blocks exceed those between other columns."""
     if lines.shape[1] < 4 * _BLOCK:
         return 0.0
-    steps = lines[:, 1:] - lines[:, :-1]
-    # The step between two columns, beyond what the steps on either side lead to expect.
-    steps = steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2
-    squares = np.einsum("ij,ij->j", steps, steps) / len(lines)
+    squares = np.zeros(lines.shape[1] - 3)
+    for top, bottom in split(len(lines), max(1, _PIXELS // lines.shape[1])):
+        steps = np.diff(lines[top:bottom].astype(np.float64), axis=1)
+        # The step between two columns, beyond what the steps on either side lead to expect.
+        steps = steps[:, 1:-1] - (steps[:, :-2] + steps[:, 2:]) / 2
+        squares += np.einsum("ij,ij->j", steps, steps) / len(lines)
     phase = np.arange(len(squares)) % _BLOCK
     *others, most = np.sort(np.bincount(phase, squares) / np.bincount(phase)).tolist()
     mean = sum(others) / len(others)
