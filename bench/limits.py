@@ -129,8 +129,15 @@ def _memory(image: NDArray, taps: int, folder: Path) -> list[dict[str, Any]]:
             else:
                 calls.append(Call(fit.exact_fit, (*pair, taps, fit.WORKERS, engine)))
         cell = {"size": len(image), "dtype": dtype, "taps": taps, "mapped": mapped}
+        cell["workers"] = fit.WORKERS
         found.append(cell | measure.peak_memory(*calls, mapped=mapped))
     return found
+
+
+def most_memory(cell: dict[str, Any]) -> float:
+    """Bytes that the documentation says a fit holds at most, beside the images."""
+    taps, lines = cell["taps"] ** 2, 2 * cell["taps"] * 2 * cell["size"]
+    return 16 * taps**2 + 30 * lines + cell["workers"] * (2**20 + 6 * 2**10 * taps)
 
 
 _IMPORT = """
@@ -271,7 +278,9 @@ def _peaks(result: dict[str, Any]) -> str:
         [name, *(report.mebibytes(peaks.get(size)) for size in sizes)]
         for name, peaks in kinds.items()
     ]
-    return report.table(header, rows)
+    share = max(cell["peak"] / most_memory(cell) for cell in result["memory"])
+    told = f"At most {report.figures(share)} of what the documentation says is held."
+    return f"{report.table(header, rows)}\n\n{told}"
 
 
 def _first_calls(result: dict[str, Any]) -> str:
@@ -297,4 +306,5 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def readme(result: dict[str, Any]) -> str:
-    return f"{_machine(result)}\n\n{_roofline(result)}\n\n{_first_calls(result)}\n\n"
+    memory = f"{_peaks(result)}\n\n" if result["memory"] else ""
+    return f"{_machine(result)}\n\n{_roofline(result)}\n\n{memory}{_first_calls(result)}\n\n"

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fastkernel import normal_equations
+from fastkernel import estimate_kernel, normal_equations
 
 pytestmark = pytest.mark.jit
 
@@ -27,6 +27,18 @@ def test_no_array_of_the_size_of_the_image_is_allocated(dtype, taps):
     normal_equations(image, image, taps, workers=1)  # compiled, and what is kept is kept
     allocated = peak_of(lambda: normal_equations(image, image, taps, workers=1))
     assert allocated < 8 * 2**20
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("taps", [3, 15, 31])
+@pytest.mark.parametrize("side", [500, 2000])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_fit_holds_no_more_than_its_documentation_says(dtype, side, taps, workers, rng):
+    image = (255 * rng.random((side, side))).astype(dtype)
+    estimate_kernel(image, image, taps, workers=workers)
+    allocated = peak_of(lambda: estimate_kernel(image, image, taps, workers=workers))
+    most = 16 * taps**4 + 30 * 2 * taps * 2 * side + workers * (2**20 + 6 * 2**10 * taps**2)
+    assert allocated < 1.15 * most
 
 
 def test_a_mapped_file_is_read_tile_by_tile(tmp_path):
