@@ -1,5 +1,6 @@
 """What the equations of a field are solved for: coefficients of taps, of their sum, of the sky."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -53,6 +54,19 @@ class Unknowns(NamedTuple):
         scales, terms = self.scales.shape
         return int(terms * (self.turn.shape[1] - 1) + scales)
 
+    @property
+    def _mirror(self) -> FloatArray | None:
+        """The unit vector along which ``turn`` reflects, None if it is no reflection."""
+        if self.turn.shape[0] != self.turn.shape[1]:
+            return None
+        across = np.eye(len(self.turn))[0] - self.turn[:, 0]
+        length = math.sqrt(across @ across)
+        if not length > 0:
+            return None
+        across /= length
+        mirrored = np.eye(len(self.turn)) - 2 * np.outer(across, across)
+        return across if np.abs(mirrored - self.turn).max() <= _NO_SUM else None
+
     def values(self, unknowns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the taps of every function, (terms, p * q), and the background's coefficients."""
         (scales, terms), n = self.scales.shape, self.of_taps
@@ -81,8 +95,15 @@ class Unknowns(NamedTuple):
         (scales, _), b = self.scales.shape, self.turn.shape[1] - 1
         found = np.zeros((self.of_taps, self.of_taps))
         scale = slice(self.of_taps - scales, None)
+        mirror = self._mirror
         for j, k, block in blocks:
-            turned = self.turn.T @ block @ self.turn
+            if mirror is None:
+                turned = self.turn.T @ block @ self.turn
+            else:
+                # A reflection takes a product with a vector in place of two with a matrix.
+                along = block @ mirror
+                along = np.outer(2 * along - 2 * (mirror @ along) * mirror, mirror)
+                turned = block - along - along.T
             turned = (turned + turned.T) / 2
             one, other = (slice(b * number, b * (number + 1)) for number in (j, k))
             both = np.outer(self.scales[:, j], self.scales[:, k])
