@@ -24,7 +24,7 @@ from fastkernel._loops._lanes import LANES
 from fastkernel._machine.run import Run
 from fastkernel._machine.tiles import Scratch, Tiles, run_jobs, shares, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
-from fastkernel.estimation.equations.gathering_cost import fft_tiling
+from fastkernel.estimation.equations.gathering_cost import Tiling, fft_tilings
 from fastkernel.estimation.equations.row_jobs import RowReader, row_scratch
 
 # Rows of a tile, at least: long marches, and few of them.
@@ -195,7 +195,7 @@ def weighted_lags(
     the row, 13 of them.
     """
     window = pair.window.shape
-    length, (_, width) = fft_tiling(window, kernel_shape)
+    length, (_, width) = _tiling(window, kernel_shape)
     tiles = Tiles(window, (max(_ROWS, 2 * kernel_shape[0]), width))
     across = scales[1].powers(degree, 0, window[1] + kernel_shape[1] - 1)
     reader = RowReader.of(pair, kernel_shape)
@@ -214,6 +214,16 @@ def weighted_lags(
     _unmix(ahead, halves, step * np.arange(1.0 - q, q))
     _unmix(moments, list(range(len(moments))), step * np.arange(float(q)))
     return WeightedLags(ahead, moments, energy)
+
+
+def _tiling(window: Shape, kernel_shape: Shape) -> Tiling:
+    """Return the shortest transforms of which what is around a tile takes little.
+
+    The spectra of all powers are then nearest to the second-level cache.
+    """
+    tilings = fft_tilings(window, kernel_shape)
+    around = 2 * (kernel_shape[1] - 1)
+    return next((tilings[n] for n in sorted(tilings) if around <= n / 8), tilings[max(tilings)])
 
 
 def _unmix(sums: list[FloatArray], halves: list[int], apart: FloatArray) -> None:

@@ -96,7 +96,7 @@ def test_a_part_has_the_background_of_the_whole(rng):
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4"])
 def test_many_tiles(dtype, monkeypatch, rng):
     monkeypatch.setattr(weighted_lags, "_ROWS", 8)
-    monkeypatch.setattr(weighted_lags, "fft_tiling", lambda window, kernel: (64, (0, 17)))
+    monkeypatch.setattr(weighted_lags, "_tiling", lambda window, kernel: (64, (0, 17)))
     pair = pair_of(rng, (70, 90), (4, 5), "mirror", dtype)
     frame = Frame(pair.result.shape, 2)
     assert_sums_of(pair, (4, 5), frame, None)
