@@ -137,7 +137,7 @@ def _memory(image: NDArray, taps: int, folder: Path) -> list[dict[str, Any]]:
 def most_memory(cell: dict[str, Any]) -> float:
     """Bytes that the documentation says a fit holds at most, beside the images."""
     taps, lines = cell["taps"] ** 2, 2 * cell["taps"] * 2 * cell["size"]
-    return 16 * taps**2 + 30 * lines + cell["workers"] * (2**20 + 6 * 2**10 * taps)
+    return 16 * taps**2 + 48 * lines + cell["workers"] * (2**20 + 6 * 2**10 * taps)
 
 
 _IMPORT = """

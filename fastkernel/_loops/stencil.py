@@ -379,7 +379,7 @@ def correlate_image(x, places, inside, fill, taps, column, tiles, room, out, ori
         if below > above and last > first:
             end = (rows[top + below + down - 1] * x.shape[1]) + cols[left + last + beside - 1] + 1
             below -= max(0, -((x.size - end - spare) // x.shape[1]))
-        if last - first < _LEAST_RUN or below <= above:
+        if last - first < min(_LEAST_RUN, width) or below <= above:
             above, below, first, last = height, height, width, width
         for part in range(9):
             start, stop = _part(part // 3, above, below, height)

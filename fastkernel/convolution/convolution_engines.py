@@ -261,8 +261,9 @@ class Correlation:
             image, out = plane.image, plane.out
             # Loops would be compiled again for what cannot be written to.
             standing = image.dtype == dtype and _plain(image) and image.flags.writeable
-            if standing and out is not None and _plain(out):
-                correlate(image, self._places(image.shape), tiles, scratch, out, (0, 0))
+            target = out if out is not None and _plain(out) else None
+            if standing and target is not None:
+                correlate(image, self._places(image.shape), tiles, scratch, target, (0, 0))
                 return True
             for tile in tiles:
                 top, left, height, width = tile
@@ -274,8 +275,11 @@ class Correlation:
                     x = self._loaded(plane, tile, scratch)
                     sides = height + p - 1, width + q - 1
                     places = [Places(np.arange(n), (0, n)) for n in sides]
-                    moved = 0, 0, height, width
-                    correlate(x, places, [moved], scratch, found, (0, 0))
+                    given = x, places, [(0, 0, height, width)], scratch
+                    if target is not None:
+                        correlate(*given, target, (-top, -left))
+                        continue
+                    correlate(*given, found, (0, 0))
                 if self.take is not None:
                     self.take(found, tile, scratch)
                 elif out is not None:
