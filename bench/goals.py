@@ -30,19 +30,24 @@ _SHARED = (
 )
 
 _SMALL_GCV = (
-    "with a number it is faster, see its table; three quarters of the search for a balance look "
-    "for what the image was stored with, steps and the blocks of JPEG"
+    "with a number it is faster, see its table; a third of the search for a balance looks for what "
+    "the image was stored with, steps and the blocks of JPEG, the rest is some 300 calls"
 )
 _MARGINS = (
     "six arrays of a torus with margins of two PSFs, a ninth larger than the image, and what rows "
     "and columns are transformed in"
 )
 
+_SMALL_SEPARABLE = (
+    "of 180 µs compiled loops take 70, as much as all of OpenCV's, the rest are calls from Python "
+    "and the search for the two factors"
+)
+
 # What stands between a goal and what is reached, where that is known.
 REASONS = {
     "256² uint8, 5×5: times the NumPy recipe": (
-        "of 400 µs a compiled loop takes 140 for products, casts and the rim; the rest is some 400 "
-        "calls from Python. 8 times would leave 5 µs for all of them"
+        "of 230 µs compiled loops take 90, for products, casts, the rim and the solution; the rest "
+        "is some 470 calls from Python, for which 8 times would leave 40 µs"
     ),
     "4096² float32, 9×9: over scipy.fft.rfft2": (
         "226 multiply-adds a pixel; the share of the limit is in the table of `limits`"
@@ -52,11 +57,12 @@ REASONS = {
         "multiply-adds of their spectra a pixel, which alone take half of the goal here"
     ),
     "4096² uint8, 3×3: share of the limit, %": (
-        "of 18 ms of one worker, by hand, products take 10, casts to 16 bits 4, the squares of the "
-        "result 2, and Python with the rim 3"
+        "on a machine of half the speed, of 18 ms of one worker products took 10, casts to 16 bits "
+        "4, the squares of the result 2, and Python with the rim 3"
     ),
+    "4096² uint8, 5×5: share of the limit, %": "as of 3×3",
     "4096² float32, 3×3: share of the limit, %": (
-        "as of uint8; a tile of both images takes 1 MiB in float64, twice the second cache here"
+        "as of uint8; a tile of both images takes 1 MiB in float64, as much as a second cache has"
     ),
     "first fit, 512² uint8, 5×5, warm cache, s": _NUMBA,
     "first fit, 512² float32, 5×5, warm cache, s": _NUMBA,
@@ -77,10 +83,21 @@ REASONS = {
         "nothing is lost in company: alone it is a larger multiple, see the row of 31×31"
     ),
     "wiener: over its transforms": (
-        "a small image is transformed on one thread, where the yardstick has two; why 8192² takes "
-        "1.7 in float64 is not known"
+        "a small image is transformed on one thread, where the yardstick has two; why single rows "
+        "of larger ones take 1.3 to 1.7 in some runs is not known"
     ),
     "inverse_filter: over its transforms": "as of wiener",
+    "convolve 9×9 on 256²: times cv2.filter2D": (
+        "0.9 to 1.0: of 185 µs a compiled loop takes 110, the rest are calls from Python"
+    ),
+    "convolve 9×9 on 256²: times cv2.sepFilter2D": _SMALL_SEPARABLE,
+    "convolve by columns and rows: times cv2.sepFilter2D": (
+        f"at 4096² and 8192² 1.1 to 7.7 times, at 1024² 0.5 to 0.95: threads are woken for what "
+        f"takes half a millisecond; at 256²: {_SMALL_SEPARABLE}"
+    ),
+    "estimate, 5×5 of 12000² files: MiB beyond images and start": (
+        "24, 64 and 80 in three runs; why they differ is not known"
+    ),
     "estimate, 512² PNG, 5×5, whole process, s": (
         "as the first fit; and Pillow, and the loops that look for sRGB and measure the residual"
     ),
