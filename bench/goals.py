@@ -170,7 +170,7 @@ def _limits(result: Row) -> Iterator[Row]:
         yield _least(name, 1.8, limits.gain(result, row))
     peaks = [cell["peak"] / 2**20 for cell in _all(result["memory"], size=8192, taps=31)]
     yield _most("8192², 31×31: MiB beyond the inputs", 64, max(peaks))
-    share = max(cell["peak"] / limits.most_memory(cell) for cell in result["memory"])
+    share = limits.share_of_memory(result)
     yield _most("memory of fits over what the documentation says", 1.15, share)
     for row in result["starts"]:
         cold, warm = (sorted(row[cache]) for cache in ("empty cache", "warm cache"))

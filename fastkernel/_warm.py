@@ -3,12 +3,14 @@
 import numpy as np
 
 from fastkernel._images.checks import as_workers
+from fastkernel._images.windows import Window
 from fastkernel._loops import design_rows
 from fastkernel._typing import AnyArray
 from fastkernel.convolution.convolve import convolve
 from fastkernel.convolution.matrix import convolution_matrix, design_matrix
 from fastkernel.convolution.operator import convolution_operator
 from fastkernel.convolution.shift import circshift
+from fastkernel.convolution.varying_correlation import VaryingCorrelation
 from fastkernel.estimation.equations.residual import residual_equations
 from fastkernel.estimation.estimate import estimate_kernel
 from fastkernel.estimation.fields.estimate_kernel_field import estimate_kernel_field
@@ -77,6 +79,10 @@ def _convolutions(image: AnyArray, workers: int) -> None:
         convolution_matrix(skew, part.shape, "same", boundary, format="dense")
     convolution_operator(skew, part.shape, "same").rmatvec(np.ones(part.size))
     design_matrix(part, (3, 3))
+    ones, window = np.ones((2, 20)), Window((0, 0), (0, 0), (20, 20), "zero")
+    varying = VaryingCorrelation(image, np.ones((2, 3, 3)), ones, ones, window)
+    for engine in ("direct", "fft"):
+        varying.add_to(np.zeros((20, 20)), engine, workers)
 
 
 def _fits(image: AnyArray, workers: int) -> None:
