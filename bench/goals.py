@@ -92,8 +92,8 @@ REASONS = {
     ),
     "convolve 9×9 on 256²: times cv2.sepFilter2D": _SMALL_SEPARABLE,
     "convolve by columns and rows: times cv2.sepFilter2D": (
-        f"at 4096² and 8192² 1.1 to 7.7 times, at 1024² 0.5 to 0.95: threads are woken for what "
-        f"takes half a millisecond; at 256²: {_SMALL_SEPARABLE}"
+        f"at 4096² and 8192² 1.1 to 7.7 times; at 1024² 0.5 to 0.95, where a second thread gains "
+        f"little; at 256²: {_SMALL_SEPARABLE}"
     ),
     "estimate, 5×5 of 12000² files: MiB beyond images and start": (
         "24, 64 and 80 in three runs; why they differ is not known"

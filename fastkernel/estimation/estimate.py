@@ -266,7 +266,7 @@ def estimate_kernel(
     computed pixel by pixel, corrects the taps by the same factor [2]_, which takes their error
     from ``condition_number`` to about its square root times the rounding.
 
-    Beside the images, of m by n pixels that all count, at most ``16 * (p*q)**2 + 48 * (p + q) *
+    Beside the images, of m by n pixels that all count, up to about ``16 * (p*q)**2 + 48 * (p + q) *
     (m + n)`` bytes are held, and for every worker 1 MiB and 6 KiB a tap.
 
     Kernels of an even side have their centre tap where `scipy.signal` has it in "same". That of
