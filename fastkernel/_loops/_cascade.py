@@ -12,7 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastkernel._loops._lanes import LANES
-from fastkernel._loops._processor import REGISTERS
+from fastkernel._loops._processor import REGISTERS, VECTOR_BYTES
 
 # Sums of sums that a march takes: of all these, and two complex factors, a register each.
 MAX_DEPTH = 5
@@ -54,6 +54,12 @@ class _Cascade:
         self.builder, self.height = builder, height
         self.far, self.near, self.sums = far, near, sums
         self.index, self.vector = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
+        self.one = None
+        if VECTOR_BYTES == 64:
+            kind = ir.FunctionType(self.vector, [self.vector])
+            one = ir.Constant(self.vector, [1.0] * LANES)
+            # LLVM does not look into it, and so keeps the multiplication.
+            self.one = builder.asm(kind, "", "=v,0", [one], side_effect=False)
 
     def _number(self, value):
         return ir.Constant(self.index, value)
@@ -88,10 +94,29 @@ class _Cascade:
     def _summed(self, totals, added):
         """Return the sums of a lag after one more product."""
         found = []
-        for total in totals:
-            added = [self.builder.fadd(*both) for both in zip(total, added, strict=True)]
+        # A product takes four multiplications and two additions: so many more give both an even
+        # share of the work.
+        fused = len(totals) - 2
+        for left, total in zip(range(len(totals) - 1, -1, -1), totals, strict=True):
+            added = [
+                self._added(*both, fused=2 * left + part < fused)
+                for part, both in enumerate(zip(total, added, strict=True))
+            ]
             found.append(added)
         return found
+
+    def _added(self, total, added, *, fused):
+        """Return a sum; ``fused`` with a multiplication by one, for which there may be more room.
+
+        Processors that have vectors of 64 bytes add and multiply in separate units, or in either.
+        Some older ones lend the multipliers what the adders are read by.
+        """
+        b = self.builder
+        if self.one is None or not fused:
+            return b.fadd(total, added)
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f64")
+        return b.call(function, [added, self.one, total])
 
     def emit(self, n, depth):
         """Emit the march, and continue after it."""

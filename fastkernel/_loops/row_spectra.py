@@ -1,13 +1,18 @@
-"""Transforms of the rows of images, and the products of rows that stand some lags apart.
+r"""Transforms of the rows of images, and the products of rows that stand some lags apart.
 
 A loop checks nothing, allocates no result, starts no thread and calls only this file and what is
 written as LLVM's vectors beside it: long functions from one place, for every other takes compiling.
 
-A row is a column of a panel that fits the first-level cache, a vector of them side by side; two
-real rows ride one complex transform, as its real and its imaginary part, and are told apart by the
-symmetry of theirs. Spectra, (groups, rows, 2, lanes) arrays, hold half of all frequencies, in
-groups of as many as a vector has lanes: of every row the real and the imaginary parts. What
-the last group has too much is of no meaning. They are twice what they are by definition.
+Rows stand side by side, a vector of them, as columns of a panel in the first-level cache. Zeros
+around them leave room for what a transform wraps round, so it may as well change its sign there:
+with :math:`n` pixels, half of the frequencies between the usual ones,
+
+.. math:: X_j = \sum_t x_t\, e^{-i \pi t (4j + 1) / n}, \qquad 0 \le j < n / 2,
+
+tell all of a real row (the others are conjugates), and are a complex transform of half its length,
+of :math:`e^{-i \pi k / n} (x_k - i\, x_{k+n/2})`. Spectra, (groups, rows, 2, lanes) arrays, hold
+them in the order in which the passes leave them, in groups of as many as a vector has lanes: of
+every row the real and the imaginary parts.
 """
 
 import math
@@ -31,9 +36,6 @@ from fastkernel._loops.passes import passes, radices
 # No nnan or ninf, so a NaN pixel reaches the sums, where the caller finds it.
 _loop = loop(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
-# Rows that are transformed together.
-TOGETHER = 2 * LANES
-
 
 class Transform(NamedTuple):
     """What rows of a length are transformed with.
@@ -41,49 +43,55 @@ class Transform(NamedTuple):
     Attributes
     ----------
     radices, table : arrays
-        Of `passes.passes`.
-    order : (2, n) int array
-        Where the panel holds a frequency, and where the one that is as far below zero.
+        Of `passes.passes`, for half the length.
+    turns : (n / 2, 2) float64 array
+        Cosine and sine of half a turn in ``n`` steps.
     """
 
     radices: NDArray[np.int64]
     table: NDArray[np.float64]
-    order: NDArray[np.int64]
+    turns: NDArray[np.float64]
 
 
 @lru_cache(16)
 def transform_of(length: int) -> Transform:
-    """Return what rows of ``length`` pixels are transformed with, see `passes.is_length`."""
+    """Return what rows of ``length`` pixels are transformed with; half is a `passes.is_length`."""
+    angles = np.pi / length * np.arange(length // 2)
+    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    turns.flags.writeable = False
+    return Transform(*passes(length // 2, np.dtype(np.float64)), turns)
+
+
+@lru_cache(16)
+def _order(length: int) -> NDArray[np.int64]:
+    """Return where the passes leave every frequency."""
     # A pass of radix r puts the frequencies that leave the rest q by r into block q.
     found = np.zeros(1, int)
-    for radix in reversed(radices(length)):
+    for radix in reversed(radices(length // 2)):
         found = (np.arange(radix)[:, None] + radix * found).ravel()
-    places = np.argsort(found)
-    order = np.zeros((2, groups_of(length) * LANES), int)
-    half = np.arange(length // 2 + 1)
-    order[:, : len(half)] = places[half], places[-half]
-    order.flags.writeable = False
-    return Transform(*passes(length, np.dtype(np.float64)), order)
+    return np.argsort(found)
 
 
 def groups_of(length: int) -> int:
     """Return how many groups of frequencies the spectra of rows have."""
-    return -(-(length // 2 + 1) // LANES)
+    return length // (2 * LANES)
 
 
 def whole(rows: int) -> int:
     """Return how many rows are transformed where there are so many."""
-    return -(-rows // TOGETHER) * TOGETHER
+    return -(-rows // LANES) * LANES
 
 
-def room_shapes(length: int) -> tuple[tuple[int, int, int], ...]:
-    """Return the shapes of what loops work in: a panel, blocks of vectors, and sums."""
-    return (2, length + LANES, LANES), (4, LANES, LANES), (MOST_SUMS, 2, LANES)
+def room_shapes(length: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of what loops work in: a panel, and sums."""
+    # Rows are turned over in whole vectors: the last may reach beyond the panel.
+    return (length + LANES, LANES), (MOST_SUMS, 2, LANES)
 
 
 def spectra_shape(length: int, rows: int) -> tuple[int, int, int, int]:
-    """Return the shape of the spectra of so many rows."""
-    return groups_of(length), whole(rows), 2, LANES
+    """Return the shape of the spectra of so many rows, and of one more."""
+    # Groups a power of two apart would compete for places in the first-level cache.
+    return groups_of(length), whole(rows) + 1, 2, LANES
 
 
 @lru_cache(256)
@@ -122,57 +130,44 @@ def powers_of_sums(place: float, step: float) -> NDArray[np.float64]:
 
 
 @register_jitable
-def _told_apart(panel, order, room, first, out):
-    """Write the spectra of rows from what they have become two by two."""
-    groups, rows = out.shape[0], out.shape[1]
-    flat, apart = out.reshape(-1), 2 * LANES
-    for group in range(groups):
-        for lane in range(LANES):
-            place, other = order[0, group * LANES + lane], order[1, group * LANES + lane]
-            re, im = load(panel[0], place), load(panel[1], place)
-            other_re, other_im = load(panel[0], other), load(panel[1], other)
-            store(room, lane, re + other_re)
-            store(room, LANES + lane, im - other_im)
-            store(room, 2 * LANES + lane, im + other_im)
-            store(room, 3 * LANES + lane, other_re - re)
-        for part in range(4):
-            start = ((group * rows + first + part // 2 * LANES) * 2 + part % 2) * LANES
-            transpose(room, part * LANES * LANES, LANES, flat, start, apart)
-
-
-@register_jitable
-def _length(radices_):
-    """Return the length of a transform."""
-    n = 1
-    for radix in radices_:
-        n *= radix
-    return n
+def _fold(panel, turns):
+    """Make one complex number of every two that stand half a row apart, in place."""
+    half = len(turns)
+    for k in range(half):
+        cosine, sine = alike(turns[k, 0]), alike(turns[k, 1])
+        near, far = load(panel, k), load(panel, half + k)
+        store(panel, k, cosine * near - sine * far)
+        store(panel, half + k, alike(0.0) - (sine * near + cosine * far))
 
 
 @register_jitable
 def _transform(pixels, part, offset, weights, transform, room, out):
     """Transform a part of every row, by weights of columns if there are any, with zeros around.
 
-    Cost: about ``2.5 * log2(n) + 8`` operations a pixel.
+    Cost: about ``2.5 * log2(n) + 4`` operations a pixel.
     """
-    (left, height, width), (radices_, table, order), (panel, blocks, _) = part, transform, room
-    n, stride, flat = _length(radices_), pixels.shape[1], pixels.reshape(-1)
-    for row in range(0, height, TOGETHER):
-        for half in range(2):
-            start, side = (row + half * LANES) * stride + left, panel[half]
-            for col in range(0, width, LANES):
-                transpose(flat, start + col, stride, side, (offset + col) * LANES, LANES)
-            for col in range(len(weights)):
-                store(side, offset + col, alike(weights[col]) * load(side, offset + col))
-            for col in range(n - width):
-                store(side, col if col < offset else col + width, alike(0.0))
-            below = height - row - half * LANES
-            if below < LANES:
-                for col in range(offset, offset + width):
-                    for lane in range(max(below, 0), LANES):
-                        side[col, lane] = 0.0
-        forward(panel[0], panel[1], 0, LANES, n, radices_, table, radices_.size, panel)
-        _told_apart(panel, order, blocks, row, out)
+    (left, height, width), (radices_, table, turns), (panel, _) = part, transform, room
+    half, stride, flat = len(turns), pixels.shape[1], pixels.reshape(-1)
+    both, rows, found = panel[: 2 * half].reshape(2, half, LANES), out.shape[1], out.reshape(-1)
+    for row in range(0, height, LANES):
+        for col in range(0, width, LANES):
+            start = row * stride + left + col
+            transpose(flat, start, stride, panel, (offset + col) * LANES, LANES)
+        for col in range(len(weights)):
+            store(panel, offset + col, alike(weights[col]) * load(panel, offset + col))
+        for col in range(2 * half - width):
+            store(panel, col if col < offset else col + width, alike(0.0))
+        if height - row < LANES:
+            for col in range(offset, offset + width):
+                for lane in range(height - row, LANES):
+                    panel[col, lane] = 0.0
+        _fold(panel, turns)
+        forward(both[0], both[1], 0, LANES, half, radices_, table, radices_.size, both)
+        for group in range(len(out)):
+            for which in range(2):
+                start = (which * half + group * LANES) * LANES
+                place = ((group * rows + row) * 2 + which) * LANES
+                transpose(panel, start, LANES, found, place, 2 * LANES)
 
 
 @register_jitable
@@ -264,7 +259,7 @@ def add_row_correlations(images, places, tiles, transform, room, scratch, spectr
             if height > 0:
                 _transform(pixels, part, offset, none, transform, room, into)
                 if turn > 0:
-                    _add_products(far, near, height, room[2], out[turn - 1])
+                    _add_products(far, near, height, room[1], out[turn - 1])
     return energy
 
 
@@ -369,7 +364,7 @@ def add_weighted_row_correlations(
                 _weigh(chosen, rows[i, fold], height, weighted)
                 chosen = weighted
             blocks, kept = (height, block, powers[i]), (product[3], product[4])
-            _add_weighted_products(far, chosen, *blocks, room[2], out, *kept)
+            _add_weighted_products(far, chosen, *blocks, room[1], out, *kept)
     return energy
 
 
@@ -389,10 +384,10 @@ def correlations(out: NDArray[np.float64], length: int, reach: int) -> NDArray[n
     -------
     (..., reach) float64 array
     """
-    # A frequency after the other, of two spectra, each twice what it is.
-    lines = np.moveaxis(out, 0, -2) / 4
-    spectra = np.empty((*out.shape[1:-2], len(out) * LANES), np.complex128)
+    lines = np.moveaxis(out, 0, -2)
+    spectra = np.empty((*out.shape[1:-2], length // 2), np.complex128)
     for part, values in zip((spectra.real, spectra.imag), np.moveaxis(lines, -3, 0), strict=True):
         part[...] = values.reshape(part.shape)
-    found = np.fft.irfft(spectra[..., : length // 2 + 1], length)
-    return np.asarray(found[..., :reach])
+    turns = transform_of(length).turns @ [1, 1j]
+    found = np.fft.ifft(spectra[..., _order(length)]) * turns
+    return np.concatenate([found.real, -found.imag], axis=-1)[..., :reach]
