@@ -8,6 +8,7 @@ of some hundred rows alone come from a loop of our own.
 """
 
 import ctypes
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeAlias
@@ -16,8 +17,8 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import cython_lapack, lapack
 
-from fastkernel._loops.cholesky import factorise_upper
-from fastkernel._machine.tiles import wait_for
+from fastkernel._loops.cholesky import factorise_upper, room_shape
+from fastkernel._machine.tiles import aligned_zeros, wait_for
 from fastkernel._typing import FloatArray
 
 # Rows up to which the wrappers are done in less than a tenth of a second: of what takes the time
@@ -25,7 +26,7 @@ from fastkernel._typing import FloatArray
 _FEW, _MANY = 512, 256
 
 # Rows up to which BLAS keeps to one thread, and up to which a loop of our own factorises.
-_ONE_THREAD, _OWN = 120, 1024
+_ONE_THREAD, _OWN = 120, 1536
 
 _Argument: TypeAlias = str | int | float | FloatArray | Any
 
@@ -38,8 +39,10 @@ def cholesky(matrix: FloatArray) -> tuple[FloatArray, int]:
         lower, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
         return lower, int(info)
     if n <= _OWN:
-        upper = np.array(matrix, np.float64, order="C")
-        return upper.T, int(factorise_upper(upper))
+        room = aligned_zeros(math.prod(room_shape(n)), np.dtype(np.float64))
+        given = np.asarray(matrix, np.float64, order="C")
+        info = int(factorise_upper(given, room.reshape(room_shape(n))))
+        return room[: n * n].reshape(n, n).T, info
     lower = np.array(matrix.T, np.float64, order="F")
     info = _call("dpotrf", "L", n, lower, n)
     for column in range(1, n):
