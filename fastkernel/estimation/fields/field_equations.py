@@ -138,10 +138,8 @@ def _system(sums: FieldSums, asked: Asked) -> _System:
     plain, cross = np.tensordot(unit, cross[:, taps:], 1), cross[:, taps - 1 :: -1]
     gram, moments = np.zeros((size, size)), np.zeros(size)
     # By tap, not by shift.
-    gram[:n, :n] = unknowns.form(
-        (j, k, _whole(mixed[:taps, :taps])[::-1, ::-1])
-        for (j, k), mixed in zip(pairs, sums.mixed, strict=True)
-    )
+    blocks = ((j, k, mixed[:taps, :taps]) for (j, k), mixed in zip(pairs, sums.mixed, strict=True))
+    unknowns.fill_form(blocks, gram[:n, :n])
     gram[n:, :n] = unknowns.seen(np.moveaxis(cross[:, :, :-1], -1, 0))
     gram[:n, n:] = gram[n:, :n].T
     gram[n:, n:] = plain[:-1, :-1]
@@ -150,10 +148,8 @@ def _system(sums: FieldSums, asked: Asked) -> _System:
     noise = None
     if sums.noise.any():
         noise = np.zeros((size, size))
-        noise[:n, :n] = unknowns.form(
-            (j, k, np.diag(energies[::-1]))
-            for (j, k), energies in zip(pairs, sums.noise, strict=True)
-        )
+        blocks = ((j, k, np.diag(of)) for (j, k), of in zip(pairs, sums.noise, strict=True))
+        unknowns.fill_form(blocks, noise[:n, :n])
     return _System(gram, moments, float(plain[-1, -1]), noise)
 
 
@@ -169,7 +165,8 @@ def _penalty(asked: Asked) -> FloatArray:
     matrix = np.asarray(unit.matrix(asked.kernel_shape).todense())
     products = asked.frame.products()
     pairs = combinations_with_replacement(range(asked.frame.terms), 2)
-    return asked.unknowns.form((j, k, products[j, k] * matrix) for j, k in pairs)
+    blocks = ((j, k, products[j, k] * matrix[::-1, ::-1]) for j, k in pairs)
+    return asked.unknowns.fill_form(blocks, np.zeros((asked.unknowns.of_taps,) * 2))
 
 
 def _weight(system: _System, penalty: FloatArray, sums: FieldSums, asked: Asked) -> float:

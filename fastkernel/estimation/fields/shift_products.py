@@ -12,12 +12,16 @@ and from the image's rim.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair
+from fastkernel._loops import weighted_lines
+from fastkernel._machine.tiles import Scratch, run_jobs
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations.background import terms_of
 from fastkernel.estimation.fields.weighted_lags import Scale, WeightedLags
@@ -88,11 +92,52 @@ class _Sides(NamedTuple):
         return enters * entering - leaves * leaving
 
 
-def _rim(pair: Pair, place: Shape, shape: Shape) -> FloatArray:
-    """Return part of the virtual source."""
-    pixels = np.empty(shape)
-    load(pair.source, pair.window.source_pixel(*place), pair.window.boundary, pixels)
-    return pixels
+@dataclass(frozen=True, slots=True)
+class _RimJob:
+    """Products of the lines of a strip of the virtual source, by power of the place along them.
+
+    Attributes
+    ----------
+    pair : Pair
+    axis : int
+        Of the lines: 0 for columns, 1 for rows.
+    place : int
+        Where the strip begins, in lines of the other axis.
+    lines, own : int
+        How many there are, and how many of the last are weighted.
+    weights : (powers, length) float64 array
+        By place along the window.
+    lags : int
+    """
+
+    pair: Pair
+    axis: int
+    place: int
+    lines: int
+    own: int
+    weights: FloatArray
+    lags: int
+
+    def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> FloatArray:
+        """Return them by power, weighted line, lag and line."""
+        powers, count = self.weights.shape
+        shapes = weighted_lines.room_shapes(powers, self.own, self.lags, self.lines)
+        room, sums = (scratch.array(f"lines {i}", shape) for i, shape in enumerate(shapes))
+        _, lags, width = sums.shape
+        sums.fill(0.0)
+        pixels = scratch.array("lines", (count + lags, width))
+        pixels.fill(0.0)
+        found = pixels[: count + self.lags - 1, : self.lines]
+        window = self.pair.window
+        place = (0, self.place) if self.axis == 0 else (self.place, 0)
+        strip = found if self.axis == 0 else np.empty(found.shape[::-1])
+        load(self.pair.source, window.source_pixel(*place), window.boundary, strip)
+        if self.axis == 1:
+            found[:] = strip.T
+        first = self.lines - self.own
+        weighted_lines.add_weighted_line_products(pixels, self.weights, first, self.own, room, sums)
+        kept = sums[: powers * self.own, : self.lags, : self.lines]
+        return np.array(kept.reshape(powers, self.own, self.lags, self.lines))
 
 
 class ShiftProducts:
@@ -108,6 +153,8 @@ class ShiftProducts:
         Of the window's rows and of its columns.
     sums : WeightedLags
         Of the pair.
+    workers : int
+        Threads to use.
 
     Attributes
     ----------
@@ -116,35 +163,40 @@ class ShiftProducts:
     """
 
     def __init__(
-        self, pair: Pair, kernel_shape: Shape, scales: tuple[Scale, Scale], sums: WeightedLags
+        self,
+        pair: Pair,
+        kernel_shape: Shape,
+        scales: tuple[Scale, Scale],
+        sums: WeightedLags,
+        workers: int,
     ) -> None:
-        self._pair, self._shape, self._scales, self._sums = pair, kernel_shape, scales, sums
-        self._degree = len(sums.ahead) - 1
-        self.powers = Powers.of(self._degree)
+        self._shape, self._scales, self._sums = kernel_shape, scales, sums
+        self._window = pair.window.shape
+        degree = len(sums.ahead) - 1
+        self.powers = Powers.of(degree)
         self._down, self._across = map(np.array, self.powers)
-        self._sides = [
-            _Sides.of(scale, n) for scale, n in zip(scales, pair.window.shape, strict=True)
+        self._sides = [_Sides.of(scale, n) for scale, n in zip(scales, self._window, strict=True)]
+        (p, q), (height, width) = kernel_shape, self._window
+        down, across = (
+            scale.powers(degree, 0, n) for scale, n in zip(scales, self._window, strict=True)
+        )
+        # Right of the window, pixels meet some inside it too.
+        before = max(width - q + 1, 0)
+        wide = width + q - 1 - before
+        jobs = [
+            _RimJob(pair, 0, 0, q - 1, q - 1, down, p),
+            _RimJob(pair, 0, before, wide, q - 1, down, p),
+            _RimJob(pair, 1, 0, p - 1, p - 1, across, q),
+            _RimJob(pair, 1, height, p - 1, p - 1, across, q),
         ]
-
-    def _columns(self, place: int, shape: Shape) -> FloatArray:
-        """Return the products of columns, by power of the row, lag and pair of columns.
-
-        Those of the last ``shape[0]`` columns of a strip that begins at ``place``, with those of
-        all its ``shape[1]``: (powers, p, shape[0], shape[1]).
-        """
-        (own, all_), (p, _), height = shape, self._shape, self._pair.window.shape[0]
-        strip = _rim(self._pair, (0, place), (height + p - 1, all_))
-        weights = self._scales[0].powers(self._degree, 0, height)
-        heavy = weights[:, None] * strip[:height, all_ - own :].T
-        found = [heavy.reshape(-1, height) @ strip[lag : lag + height] for lag in range(p)]
-        return np.moveaxis(np.reshape(found, (p, len(weights), own, all_)), 0, 1)
+        found = run_jobs(jobs, Scratch, workers)
+        self._columns = [part.swapaxes(1, 2) for part in found[:2]]
+        self._strips, self._pair = found[2:], pair
 
     def first_row(self) -> FloatArray:
         """Return the products of the shifts of the first row with all, (powers, q, p, q)."""
-        (p, q), width = self._shape, self._pair.window.shape[1]
-        before = max(width - q + 1, 0)
-        wide = width + q - 1 - before
-        left, right = self._columns(0, (q - 1, q - 1)), self._columns(before, (q - 1, wide))
+        (p, q), width = self._shape, self._window[1]
+        before, (left, right) = max(width - q + 1, 0), self._columns
         out = np.zeros((len(self._down), q, p, q))
         ahead = np.stack([self._sums.ahead[j][i] for i, j in zip(*self.powers, strict=True)])
         out[:, 0] = ahead[:, :, q - 1 :]
@@ -165,22 +217,28 @@ class ShiftProducts:
             out[:, a, :, 1:] = np.tensordot(moved, held, 1) + change[:, :, a - 1]
         return out
 
-    def _rows(self, place: int) -> FloatArray:
+    def _rows(self, place: int, products: FloatArray) -> FloatArray:
         """Return the products of ``p - 1`` rows, by power of the column, rows and columns.
+
+        Parameters
+        ----------
+        place : int
+            The first of the rows.
+        products : (powers, p - 1, q, p - 1) float64 array
+            Of pixels of the window, with those some columns ahead.
 
         Returns
         -------
         (powers, p - 1, p - 1, q, q) float64 array
         """
-        (p, q), width, scale = self._shape, self._pair.window.shape[1], self._scales[1]
-        strip = _rim(self._pair, (place, 0), (p - 1, width + q - 1))
-        powers = Powers([0] * (self._degree + 1), list(range(self._degree + 1)))
-        heavy = scale.powers(self._degree, 0, width)[:, None] * strip[:, :width]
-        out = np.empty((self._degree + 1, p - 1, p - 1, q, q))
-        for k in range(q):
-            found = heavy.reshape(-1, width) @ strip[:, k : k + width].T
-            out[..., 0, k] = found.reshape(-1, p - 1, p - 1)
-            out[..., k, 0] = out[..., 0, k].swapaxes(1, 2)
+        (p, q), width, scale = self._shape, self._window[1], self._scales[1]
+        degree, strip = len(products) - 1, np.empty((p - 1, width + q - 1))
+        window = self._pair.window
+        load(self._pair.source, window.source_pixel(place, 0), window.boundary, strip)
+        powers = Powers([0] * (degree + 1), list(range(degree + 1)))
+        out = np.empty((degree + 1, p - 1, p - 1, q, q))
+        out[..., 0, :] = products.swapaxes(2, 3)
+        out[..., :, 0] = products.transpose(0, 3, 1, 2)
         moved = powers.moved(1, scale.step)
         pixels = [strip[:, start : start + q - 1] for start in (0, width)]
         leaving, entering = (np.einsum("ia,jb->ijab", part, part)[None] for part in pixels)
@@ -200,10 +258,10 @@ class ShiftProducts:
         out : (n, >= p * q, >= p * q) float64 array
             By shift.
         """
-        (p, q), height = self._shape, self._pair.window.shape[0]
+        (p, q), height = self._shape, self._window[0]
         row = self.first_row()
         if p > 1:
-            leaving, entering = self._rows(0), self._rows(height)
+            leaving, entering = map(self._rows, (0, height), self._strips)
             moved = self.powers.moved(0, self._scales[0].step)
         for a in range(p):
             found = np.tensordot(weights, row.reshape(len(row), -1), 1)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastkernel._loops.reflections import reflect
 from fastkernel._typing import FloatArray
 from fastkernel.estimation.fields.frame import Frame
 
@@ -83,28 +84,31 @@ class Unknowns(NamedTuple):
         still = turned[..., 1:].reshape(*taps.shape[:-2], n)
         return np.concatenate([still, turned[..., 0] @ self.scales.T], axis=-1)
 
-    def form(self, blocks: Iterable[tuple[int, int, FloatArray]]) -> FloatArray:
-        """Return a symmetric form of taps as one of unknowns, (of_taps, of_taps).
+    def fill_form(
+        self, blocks: Iterable[tuple[int, int, FloatArray]], found: FloatArray
+    ) -> FloatArray:
+        """Write a symmetric form of taps as one of unknowns into zeros, and return these.
 
         Parameters
         ----------
         blocks : iterable of (int, int, (p * q, p * q) float64 array)
             For every pair of functions once, the second no earlier: which they are, and the form of
-            their taps, symmetric.
+            their taps by shift, symmetric; only the diagonal and what is above it is read.
+        found : (of_taps, of_taps) float64 array
         """
         (scales, _), b = self.scales.shape, self.turn.shape[1] - 1
-        found = np.zeros((self.of_taps, self.of_taps))
         scale = slice(self.of_taps - scales, None)
-        mirror = self._mirror
+        mirror, room = self._mirror, np.empty((b + 1, b + 1))
         for j, k, block in blocks:
+            upper = np.ascontiguousarray(block)
             if mirror is None:
-                turned = self.turn.T @ block @ self.turn
+                whole = np.triu(upper) + np.triu(upper, 1).T
+                turned = self.turn.T @ whole[::-1, ::-1] @ self.turn
+                turned = (turned + turned.T) / 2
             else:
                 # A reflection takes a product with a vector in place of two with a matrix.
-                along = block @ mirror
-                along = np.outer(2 * along - 2 * (mirror @ along) * mirror, mirror)
-                turned = block - along - along.T
-            turned = (turned + turned.T) / 2
+                reflect(upper, mirror[::-1].copy(), np.empty(len(mirror)), room)
+                turned = room[::-1, ::-1]
             one, other = (slice(b * number, b * (number + 1)) for number in (j, k))
             both = np.outer(self.scales[:, j], self.scales[:, k])
             found[one, other] = turned[1:, 1:]

@@ -79,7 +79,7 @@ def whole_sums(
     mixed = np.zeros((mixtures, taps + beside + 1, taps + beside + 1))
     with np.errstate(over="ignore", invalid="ignore"):
         sums = weighted_lags(pair, kernel_shape, frame.degree, scales, run)
-        products = ShiftProducts(pair, kernel_shape, scales, sums)
+        products = ShiftProducts(pair, kernel_shape, scales, sums, run.workers)
         pairs = [_times(*both) for both in combinations_with_replacement(functions, 2)]
         products.mix(products.powers.mixed(pairs), mixed)
         powers = Powers.of(frame.degree)
