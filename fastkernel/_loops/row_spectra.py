@@ -82,16 +82,35 @@ def whole(rows: int) -> int:
     return -(-rows // LANES) * LANES
 
 
-def room_shapes(length: int) -> tuple[tuple[int, ...], ...]:
-    """Return the shapes of what loops work in: a panel, and sums."""
-    # Rows are turned over in whole vectors: the last may reach beyond the panel.
-    return (length + LANES, LANES), (MOST_SUMS, 2, LANES)
+def room_shapes(length: int, reach: int, degree: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of what loops work in.
+
+    Parameters
+    ----------
+    length : int
+        Of the transforms.
+    reach : int
+        Columns on either side of a tile that lags reach.
+    degree : int
+        Of the weights of columns.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Pixels of some rows, turned over in whole vectors, of which the last may reach beyond a
+        row; a panel; the weights of all that is transformed; and sums.
+    """
+    pixels = length + reach + LANES, LANES
+    return pixels, (2, length // 2, LANES), (2 * degree + 3, length), (MOST_SUMS, 2, LANES)
 
 
-def spectra_shape(length: int, rows: int) -> tuple[int, int, int, int]:
-    """Return the shape of the spectra of so many rows, and of one more."""
+def spectra_shape(length: int, rows: int, degree: int) -> tuple[int, ...]:
+    """Return the shape of the spectra of so many rows: around a tile, under it, and the result's.
+
+    Of both of the first, there are those of all powers.
+    """
     # Groups a power of two apart would compete for places in the first-level cache.
-    return groups_of(length), whole(rows) + 1, 2, LANES
+    return 2 * degree + 3, groups_of(length), whole(rows) + 1, 2, LANES
 
 
 @lru_cache(256)
@@ -130,58 +149,81 @@ def powers_of_sums(place: float, step: float) -> NDArray[np.float64]:
 
 
 @register_jitable
-def _fold(panel, turns):
-    """Make one complex number of every two that stand half a row apart, in place."""
+def _weigh_columns(tile, across, weights):
+    """Write the weights of all that is transformed, by place in the transform: zeros around it."""
+    powers, first, offset = len(across), tile[1], tile[6]
+    weights[:] = 0.0
+    for power in range(powers):
+        for col in range(tile[3]):
+            weights[power, offset + col] = across[power, first + col]
+        for col in range(tile[9]):
+            weights[powers + power, col] = across[power, first + tile[7] + col]
+    weights[2 * powers, : tile[11]] = 1.0
+
+
+@register_jitable
+def _fold(pixels, first, weights, turns, panel):
+    """Make one complex number of every two weighted pixels that stand half a row apart."""
     half = len(turns)
     for k in range(half):
         cosine, sine = alike(turns[k, 0]), alike(turns[k, 1])
-        near, far = load(panel, k), load(panel, half + k)
+        near = alike(weights[k]) * load(pixels, first + k)
+        far = alike(weights[half + k]) * load(pixels, first + half + k)
         store(panel, k, cosine * near - sine * far)
         store(panel, half + k, alike(0.0) - (sine * near + cosine * far))
 
 
 @register_jitable
-def _transform(pixels, part, offset, weights, transform, room, out):
-    """Transform a part of every row, by weights of columns if there are any, with zeros around.
+def _transform(scratch, tile, lags, transform, room, spectra):
+    """Transform the rows of a tile: around it and under it, by powers of columns, and the result's.
 
-    Cost: about ``2.5 * log2(n) + 4`` operations a pixel.
+    Rows are turned over once for all powers, and told apart by weights. Cost: about ``2.5 *
+    log2(n) + 5`` operations for every pixel and power.
     """
-    (left, height, width), (radices_, table, turns), (panel, _) = part, transform, room
-    half, stride, flat = len(turns), pixels.shape[1], pixels.reshape(-1)
-    both, rows, found = panel[: 2 * half].reshape(2, half, LANES), out.shape[1], out.reshape(-1)
-    for row in range(0, height, LANES):
-        for col in range(0, width, LANES):
-            start = row * stride + left + col
-            transpose(flat, start, stride, panel, (offset + col) * LANES, LANES)
-        for col in range(len(weights)):
-            store(panel, offset + col, alike(weights[col]) * load(panel, offset + col))
-        for col in range(2 * half - width):
-            store(panel, col if col < offset else col + width, alike(0.0))
-        if height - row < LANES:
-            for col in range(offset, offset + width):
-                for lane in range(height - row, LANES):
-                    panel[col, lane] = 0.0
-        _fold(panel, turns)
-        forward(both[0], both[1], 0, LANES, half, radices_, table, radices_.size, both)
-        for group in range(len(out)):
-            for which in range(2):
-                start = (which * half + group * LANES) * LANES
-                place = ((group * rows + row) * 2 + which) * LANES
-                transpose(panel, start, LANES, found, place, 2 * LANES)
+    (radices_, table, turns), (pixels, panel, weights, _) = transform, room
+    half, powers, rows = len(turns), len(weights) // 2, spectra.shape[2]
+    for turn in range(2):
+        image = scratch[turn]
+        flat, stride = image.reshape(-1), image.shape[1]
+        offset, cols, height = (tile[6], tile[3], tile[8] + lags - 1)
+        if turn == 1:
+            offset, cols, height = 0, tile[11], tile[10]
+        for row in range(0, height, LANES):
+            for col in range(0, cols, LANES):
+                transpose(flat, row * stride + col, stride, pixels, (offset + col) * LANES, LANES)
+            # What was read beyond the pixels may be NaN, which no weight makes zero.
+            for col in range(offset + cols, offset + -(-cols // LANES) * LANES):
+                store(pixels, col, alike(0.0))
+            if height - row < LANES:
+                for col in range(offset, offset + cols):
+                    pixels[col, height - row :] = 0.0
+            first, last = 0, 2 * powers if row < tile[8] else powers
+            if turn == 1:
+                first, last = 2 * powers, 2 * powers + 1
+            for number in range(first, last):
+                # The tile's own first column stands as far into its surroundings as lags reach.
+                start = tile[6] + tile[7] if powers <= number < 2 * powers else 0
+                _fold(pixels, start, weights[number], turns, panel)
+                forward(panel[0], panel[1], 0, LANES, half, radices_, table, radices_.size, panel)
+                out = spectra[number].reshape(-1)
+                for group in range(spectra.shape[1]):
+                    place = (group * rows + row) * 2 * LANES
+                    for which in range(2):
+                        begin = (which * half + group * LANES) * LANES
+                        transpose(panel, begin, LANES, out, place + which * LANES, 2 * LANES)
 
 
 @register_jitable
-def _add_products(far, near, height, sums, out):
+def _add_products(far, near, start, height, sums, out):
     """Add the products of the spectra of rows, at all lags of rows, conjugated the near ones."""
-    groups, p, rows, near_rows = out.shape[0], out.shape[1], far.shape[1], near.shape[1]
+    p = len(out)
     parts = -(-p // most_lags(1))
-    for group in range(groups):
-        for number in range(parts):
-            lag, n = lag_group(number, parts, p)
-            march(far, group * rows + lag, near, group * near_rows, height, n, 1, sums)
-            for i in range(2 * n):
-                place = (group * p + lag) * 2 + i
-                store(out, place, load(out, place) + load(sums, i))
+    for number in range(parts):
+        lag, n = lag_group(number, parts, p)
+        march(far, start + lag, near, start, height, n, 1, sums)
+        for i in range(2 * n):
+            place = lag * 2 + i
+            store(out, place, load(out, place) + load(sums, i))
 
 
 @register_jitable
@@ -206,7 +248,7 @@ def _read_tile(images, places, tile, lags, scratch):
 
 
 @_loop
-def add_row_correlations(images, places, tiles, transform, room, scratch, spectra, out):
+def add_row_correlations(images, places, tiles, across, transform, room, scratch, spectra, out):
     r"""Add the products of the spectra of the rows of tiles, at all lags of rows.
 
     Parameters
@@ -221,14 +263,16 @@ def add_row_correlations(images, places, tiles, transform, room, scratch, spectr
         these columns follow each other in the source, half-open; where the first stands in what
         is transformed; how many columns left of the tile are read; the tile's height and width;
         the height and width of the result there, from its first row and column on.
+    across : (1, width) float64 array
+        The weights of the columns of what the kernel sees: ones.
     transform : Transform
     room : tuple of arrays
-        Working space, see `room_shapes`.
+        Working space, see `room_shapes`; pixels without NaN.
     scratch : (array, array)
         Working space for the source around a tile and the result under it, float64, rows to a
         `whole` number and columns to whole vectors.
-    spectra : (array, array)
-        Working space for those of the rows around a tile, and of those under it.
+    spectra : array
+        Working space, see `spectra_shape`.
     out : (2, groups, p, 2, lanes) float64 array
         Accumulators of the source's own products and of those with the result, updated in place.
 
@@ -243,58 +287,51 @@ def add_row_correlations(images, places, tiles, transform, room, scratch, spectr
 
     Cost: ``8 * p`` multiply-adds a complex number, and three transforms of rows.
     """
-    (x, y), (far, near), none, energy, lags = scratch, spectra, scratch[0][0, :0], 0.0, out.shape[2]
+    energy, lags, rows = 0.0, out.shape[2], spectra.shape[2]
     for i in range(len(tiles)):
         tile = tiles[i]
         energy += _read_tile(images, places, tile, lags, scratch)
-        # The source around the tile, the source under it, and the result there.
-        for turn in range(3):
-            pixels, into, height = y if turn == 2 else x, far if turn == 0 else near, tile[8]
-            part, offset = (tile[7], height, tile[9]), 0
-            if turn == 0:
-                part, offset = (0, height + lags - 1, tile[3]), tile[6]
-            elif turn == 2:
+        _weigh_columns(tile, across, room[2])
+        _transform(scratch, tile, lags, transform, room, spectra)
+        for group in range(out.shape[1]):
+            for turn in range(2):
                 height = tile[10] if tile[11] > 0 else 0
-                part = 0, height, tile[11]
-            if height > 0:
-                _transform(pixels, part, offset, none, transform, room, into)
-                if turn > 0:
-                    _add_products(far, near, height, room[1], out[turn - 1])
+                if turn == 0:
+                    height = tile[8]
+                if height > 0:
+                    near, found = spectra[1 + turn], out[turn, group]
+                    _add_products(spectra[0], near, group * rows, height, room[3], found)
     return energy
 
 
 @register_jitable
-def _weigh(spectra, weights, height, out):
+def _weigh(spectra, start, weights, height, out):
     """Write the spectra of rows times the weights of these."""
-    for group in range(len(spectra)):
-        for row in range(height):
-            place = (group * spectra.shape[1] + row) * 2
-            store(out, place, alike(weights[row]) * load(spectra, place))
-            store(out, place + 1, alike(weights[row]) * load(spectra, place + 1))
+    for row in range(height):
+        place = (start + row) * 2
+        store(out, 2 * row, alike(weights[row]) * load(spectra, place))
+        store(out, 2 * row + 1, alike(weights[row]) * load(spectra, place + 1))
 
 
 @register_jitable
-def _add_weighted_products(far, near, height, block, powers, sums, out, first, count):
+def _add_weighted_products(far, start, near, near_start, height, how, sums, out, first, count):
     """Add products as `_add_products` does, by powers of the row; kept from ``first`` on."""
-    groups, p, kept = out.shape[0], out.shape[1], out.shape[2]
-    rows, near_rows, parts = far.shape[1], near.shape[1], -(-p // most_lags(count))
-    for group in range(groups):
-        start, near_start = group * rows, group * near_rows
-        for number in range(parts):
-            lag, n = lag_group(number, parts, p)
-            for row in range(0, height, block):
-                at, near_at, shares = start + lag + row, near_start + row, powers[row // block]
-                length = min(block, height - row)
-                march_deep(far, at, near, near_at, length, n, count, sums)
-                for i in range(n):
-                    for power in range(count):
-                        place = ((group * p + lag + i) * kept + first + power) * 2
-                        re, im = load(out, place), load(out, place + 1)
-                        for order in range(power + 1):
-                            share, of = alike(shares[power, order]), (i * count + order) * 2
-                            re, im = re + share * load(sums, of), im + share * load(sums, of + 1)
-                        store(out, place, re)
-                        store(out, place + 1, im)
+    (block, powers), p, kept = how, out.shape[0], out.shape[1]
+    parts = -(-p // most_lags(count))
+    for number in range(parts):
+        lag, n = lag_group(number, parts, p)
+        for row in range(0, height, block):
+            shares, length = powers[row // block], min(block, height - row)
+            march_deep(far, start + lag + row, near, near_start + row, length, n, count, sums)
+            for i in range(n):
+                for power in range(count):
+                    place = ((lag + i) * kept + first + power) * 2
+                    re, im = load(out, place), load(out, place + 1)
+                    for order in range(power + 1):
+                        share, of = alike(shares[power, order]), (i * count + order) * 2
+                        re, im = re + share * load(sums, of), im + share * load(sums, of + 1)
+                    store(out, place, re)
+                    store(out, place + 1, im)
 
 
 @_loop
@@ -317,9 +354,8 @@ def add_weighted_row_correlations(
         Of each: the powers of the column that the row around the tile, and the one under it, is
         given (``degree + 1`` for the result's); its fold; where its powers of the row begin
         in ``out``; and how many.
-    spectra : (array, array, array)
-        Working space for those of the rows around the tile; for those under it, by power, and of
-        the result; and for some of these once more.
+    spectra : (array, array)
+        Working space: see `spectra_shape`, and for a group of some of these once more.
     out : (groups, p, k, 2, lanes) float64 array
         Accumulators, updated in place.
 
@@ -336,35 +372,26 @@ def add_weighted_row_correlations(
     coefficients for weights. Cost: ``2 * degree + 3`` transforms of rows; 4 multiply-adds for
     each product, lag and complex number, and two additions for every power.
     """
-    (x, y), (far, near, weighted), none, energy = scratch, spectra, scratch[0][0, :0], 0.0
-    (rows, block, powers), degree, lags = down, len(across) - 1, out.shape[1]
+    energy, lags, (spectra_, weighted), (rows, block, powers) = 0.0, out.shape[1], spectra, down
+    apart, halves = spectra_.shape[2], len(across)
     for i in range(len(tiles)):
         tile = tiles[i]
-        first, cols, offset, left = tile[1], tile[3], tile[6], tile[7]
-        height, width, held = tile[8], tile[9], -1
         energy += _read_tile(images, places, tile, lags, scratch)
-        # The source under the tile, by every power, the result, and what is around the tile.
-        for number in range(degree + 2 + len(products)):
-            pixels, part, start, into = x, (left, height, width), 0, near[min(number, degree + 1)]
-            power = number
-            if number == degree + 1:
-                pixels, part, power = y, (0, height, width), 0
-            elif number > degree + 1:
-                power = products[number - degree - 2, 0]
-                part, start, into = (0, height + lags - 1, cols), offset, far
-            if number < degree + 2 or power != held:
-                at = first + part[0]
-                weights = across[power, at : at + part[2]] if power > 0 else none
-                _transform(pixels, part, start, weights, transform, room, into)
-            if number < degree + 2:
-                continue
-            held, product = power, products[number - degree - 2]
-            chosen, fold = near[product[1]], product[2]
-            if fold > 0:
-                _weigh(chosen, rows[i, fold], height, weighted)
-                chosen = weighted
-            blocks, kept = (height, block, powers[i]), (product[3], product[4])
-            _add_weighted_products(far, chosen, *blocks, room[1], out, *kept)
+        _weigh_columns(tile, across, room[2])
+        _transform(scratch, tile, lags, transform, room, spectra_)
+        for group in range(len(out)):
+            start = group * apart
+            for number in range(len(products)):
+                product = products[number]
+                far, near, fold = spectra_[product[0]], spectra_[halves + product[1]], product[2]
+                near_start = start
+                if fold > 0:
+                    _weigh(near, start, rows[i, fold], tile[8], weighted)
+                    near, near_start = weighted, 0
+                how, kept = (block, powers[i]), (product[3], product[4])
+                _add_weighted_products(
+                    far, start, near, near_start, tile[8], how, room[3], out[group], *kept
+                )
     return energy
 
 

@@ -26,13 +26,16 @@ def given(source, result, tiles):
     return images, places, np.array(tiles)
 
 
-def room_of(length, height, lags):
+def room_of(length, height, lags, reach, degree=0):
+    """Working space full of NaN, but for the pixels that weights of zero must not meet."""
     tall = row_spectra.whole(height + lags - 1)
     transform = row_spectra.transform_of(length)
-    room = tuple(np.full(shape, np.nan) for shape in row_spectra.room_shapes(length))
+    shapes = row_spectra.room_shapes(length, reach - 1, degree)
+    room = tuple(np.full(shape, np.nan) for shape in shapes)
+    room[0][:] = 0
     scratch = tuple(np.full((tall, length + LANES), np.nan) for _ in range(2))
-    spectra = [np.full(row_spectra.spectra_shape(length, tall), np.nan) for _ in range(2)]
-    return (transform, room, scratch), spectra
+    spectra = np.full(row_spectra.spectra_shape(length, tall, degree), np.nan)
+    return transform, room, scratch, spectra
 
 
 def correlation(source, tile, other, lags, reach):
@@ -56,11 +59,9 @@ def test_equals_the_definition_in_every_length(length, rng):
     tile, reads = (2, 2, height, width), min(width + reach + 1, source.shape[1])
     down = min(height + lags - 1, len(source) - 2)
     row = [2, 0, down, reads, 0, reads, reach - 3, 2, height, width, height, width]
-    how, spectra = room_of(length, height, lags)
+    how, ones = room_of(length, height, lags, reach), np.ones((1, source.shape[1]))
     out = np.zeros((2, row_spectra.groups_of(length), lags, 2, LANES))
-    energy = row_spectra.add_row_correlations(
-        *given(source, result, [row]), *how, tuple(spectra), out
-    )
+    energy = row_spectra.add_row_correlations(*given(source, result, [row]), ones, *how, out)
     inside = slice(2, 2 + height), slice(2, 2 + width)
     found = [row_spectra.correlations(part, length, 2 * reach - 1) for part in out]
     reached = source.astype(float)
@@ -75,10 +76,10 @@ def test_a_row_of_huge_pixels_does_not_spoil_the_sum(rng):
     """Rows stand side by side, not in one transform: an error is a rounding of its own row."""
     source = rng.normal(size=(9, 64))
     source[4] *= 1e12
-    how, spectra = room_of(64, 9, 1)
+    how, ones = room_of(64, 9, 1, 1), np.ones((1, 64))
     out = np.zeros((2, row_spectra.groups_of(64), 1, 2, LANES))
     row = [0, 0, 9, 64, 0, 64, 0, 0, 9, 64, 0, 0]
-    row_spectra.add_row_correlations(*given(source, source, [row]), *how, tuple(spectra), out)
+    row_spectra.add_row_correlations(*given(source, source, [row]), ones, *how, out)
     found = row_spectra.correlations(out[0], 64, 1)
     assert_allclose(found[0, 0], np.sum(source**2), rtol=1e-14)
     assert not out[1].any()
@@ -93,7 +94,7 @@ def test_powers_of_rows_and_columns(block, count, rng):
     source, result = rng.normal(size=(2, height + lags - 1, width + 2 * (reach - 1)))
     row = [0, 0, len(source), source.shape[1], 0, source.shape[1], 0, 2, height, width]
     row += [height, width]
-    how, (far, near) = room_of(length, height, lags)
+    *how, spectra = room_of(length, height, lags, reach, degree=2)
     v, u = 0.3 + 0.02 * np.arange(height), np.linspace(-0.7, 0.9, source.shape[1])
     starts = range(0, height, block)
     powers = [
@@ -102,16 +103,16 @@ def test_powers_of_rows_and_columns(block, count, rng):
     ]
     folds = range(math.ceil(count / MAX_DEPTH))
     down = np.array([[v ** (MAX_DEPTH * fold) for fold in folds]]), block, np.array([powers])
-    products = [(1, 2, n, MAX_DEPTH * n, min(MAX_DEPTH, count - MAX_DEPTH * n)) for n in folds]
+    products = [(1, 3, n, MAX_DEPTH * n, min(MAX_DEPTH, count - MAX_DEPTH * n)) for n in folds]
     out = np.zeros((row_spectra.groups_of(length), lags, count, 2, LANES))
-    all_near, weighted = np.full((3, *near.shape), np.nan), np.full(near.shape, np.nan)
+    weighted = np.full((1, height, 2, LANES), np.nan)
     row_spectra.add_weighted_row_correlations(
         *given(source, result, [row]),
-        u ** np.arange(2.0)[:, None],
+        u ** np.arange(3.0)[:, None],
         down,
         np.array(products),
         *how,
-        (far, all_near, weighted),
+        (spectra, weighted),
         out,
     )
     found = row_spectra.correlations(out, length, 2 * reach - 1)

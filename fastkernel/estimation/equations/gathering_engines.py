@@ -208,9 +208,12 @@ def tile_jobs(pair: Pair, kernel_shape: Shape, engine: str) -> list[TileJob]:
     if engine == "fft":
         length, tile_shape = fft_tiling(window.shape, kernel_shape)
         rows, cols = (n + k - 1 for n, k in zip(window.shape, kernel_shape, strict=True))
-        tiles, reader = Tiles((rows, cols), tile_shape), RowReader.of(pair, kernel_shape)
-        parts = shares(tiles, min(MAX_JOBS, -(-len(tiles) // FFT_TILES)))
-        return [FftJob(reader, reader.table(part), length) for part in parts]
+        reader = RowReader.of(pair, kernel_shape)
+        table = reader.table(Tiles((rows, cols), tile_shape))
+        each = -(-len(table) // min(MAX_JOBS, -(-len(table) // FFT_TILES)))
+        return [
+            FftJob(reader, table[start:stop], length) for start, stop in split(len(table), each)
+        ]
     tile_shape = direct_tile_shape(engine, window.shape[1])
     height, width = (min(n, k) for n, k in zip(window.shape, tile_shape, strict=True))
     in_place = InPlace.of(pair, kernel_shape, engine)

@@ -143,17 +143,20 @@ def standing_image(image: AnyArray) -> Image | None:
     return flat.pixels.view(np.uint8), KINDS.index(image.dtype), flat.stride
 
 
-def row_scratch(scratch: Scratch, length: int, height: int, lags_down: int) -> tuple[Any, ...]:
-    """Return a transform, and what loops work in: room, a tile's pixels, spectra around it."""
+def row_scratch(
+    scratch: Scratch, length: int, height: int, kernel_shape: Shape, degree: int
+) -> tuple[Any, ...]:
+    """Return a transform, and what loops work in: room, a tile's pixels, and spectra."""
     # Whole vectors are read from any column on.
-    wide = row_length(length, LANES, _FLOAT64)
-    tall = row_spectra.whole(height + lags_down - 1)
+    (p, q), wide = kernel_shape, row_length(length, LANES, _FLOAT64)
+    tall = row_spectra.whole(height + p - 1)
     x, y = scratch.array("x", (tall, wide)), scratch.array("y", (row_spectra.whole(height), wide))
-    room = [
-        scratch.array(f"room {i}", shape) for i, shape in enumerate(row_spectra.room_shapes(length))
-    ]
-    far = scratch.array("far", row_spectra.spectra_shape(length, tall))
-    return row_spectra.transform_of(length), tuple(room), (x, y), far
+    shapes = row_spectra.room_shapes(length, q - 1, degree)
+    room = tuple(scratch.array(f"room {i}", shape) for i, shape in enumerate(shapes))
+    # Pixels that no tile fills are multiplied by zero.
+    room[0].fill(0.0)
+    spectra = scratch.array("spectra", row_spectra.spectra_shape(length, tall, degree))
+    return row_spectra.transform_of(length), room, (x, y), spectra
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +176,13 @@ class FftJob:
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> Found:
         """Return the moments, the autocorrelation and the energy, exact for narrow integers."""
         (p, q), energy, height = self.reader.kernel_shape, 0.0, int(self.table[:, 8].max())
-        *how, far = row_scratch(scratch, self.length, height, p)
-        spectra = far, scratch.array("near", row_spectra.spectra_shape(self.length, height))
+        how = row_scratch(scratch, self.length, height, (p, q), 0)
+        ones = np.ones((1, self.reader.pair.window.shape[1] + q - 1))
         totals = np.zeros((2, row_spectra.groups_of(self.length), p, 2, LANES))
         for given, tiles, _ in self.reader.read(self.table, 8 * p * height * self.length):
             if stopped():
                 break
-            energy += row_spectra.add_row_correlations(*given, tiles, *how, spectra, totals)
+            energy += row_spectra.add_row_correlations(*given, tiles, ones, *how, totals)
         found = [row_spectra.correlations(part, self.length, 2 * q - 1) for part in totals]
         if self._is_exact():
             found = [np.rint(part) for part in found]

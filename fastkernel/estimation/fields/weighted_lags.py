@@ -22,7 +22,7 @@ from fastkernel._loops import row_spectra
 from fastkernel._loops._cascade import MAX_DEPTH
 from fastkernel._loops._lanes import LANES
 from fastkernel._machine.run import Run
-from fastkernel._machine.tiles import Scratch, Tiles, run_jobs, shares, split
+from fastkernel._machine.tiles import Scratch, Tiles, run_jobs, split
 from fastkernel._typing import AnyArray, FloatArray, Shape
 from fastkernel.estimation.equations.gathering_cost import Tiling, fft_tilings
 from fastkernel.estimation.equations.row_jobs import RowReader, row_scratch
@@ -95,11 +95,9 @@ class _LagsJob:
     def __call__(self, scratch: Scratch, stopped: Callable[[], bool]) -> WeightedLags:
         (p, q), degree, energy = self.reader.kernel_shape, len(self.across) - 1, 0.0
         height, groups = int(self.table[:, 8].max()), row_spectra.groups_of(self.length)
-        *how, far = row_scratch(scratch, self.length, height, p)
-        shape, kept = row_spectra.spectra_shape(self.length, height), _products(degree)
-        folded = shape if 2 * degree >= MAX_DEPTH else (0, *shape[1:])
-        near = scratch.array("near", (degree + 2, *shape))
-        spectra = far, near, scratch.array("weighted", folded)
+        *how, spectra = row_scratch(scratch, self.length, height, (p, q), degree)
+        kept = _products(degree)
+        weighted = scratch.array("weighted", (1, height, 2, LANES))
         rows, block, powers = self._down(height)
         out = np.zeros((groups, p, kept.in_all, 2, LANES))
         work = 4 * p * kept.in_all * height * self.length
@@ -108,7 +106,7 @@ class _LagsJob:
                 break
             down = rows[part], block, powers[part]
             energy += row_spectra.add_weighted_row_correlations(
-                *given, tiles, self.across, down, kept.table, *how, spectra, out
+                *given, tiles, self.across, down, kept.table, *how, (spectra, weighted), out
             )
         found = row_spectra.correlations(out, self.length, 2 * q - 1)
         by_power = np.ascontiguousarray(np.moveaxis(found, 1, 0))
@@ -199,9 +197,10 @@ def weighted_lags(
     tiles = Tiles(window, (max(_ROWS, 2 * kernel_shape[0]), width))
     across = scales[1].powers(degree, 0, window[1] + kernel_shape[1] - 1)
     reader = RowReader.of(pair, kernel_shape)
+    table = reader.table(tiles)
     jobs = [
-        _LagsJob(reader, reader.table(part), length, scales[0], across)
-        for part in shares(tiles, _MAX_JOBS)
+        _LagsJob(reader, table[start:stop], length, scales[0], across)
+        for start, stop in split(len(table), -(-len(table) // _MAX_JOBS))
     ]
     first, *others = run_jobs(jobs, Scratch, run.workers, run.progress)
     ahead, moments, energy = first
