@@ -118,6 +118,8 @@ class _RimJob:
     weights: FloatArray
     lags: int
 
+    # Another thread has not heard what the calling one ignores.
+    @np.errstate(over="ignore", invalid="ignore")
     def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> FloatArray:
         """Return them by power, weighted line, lag and line."""
         powers, count = self.weights.shape
