@@ -45,11 +45,12 @@ def _subtract(room, flat, first, last, row, col):
     for k in range(first, last):
         above, place = room[k], k * apart + col // LANES
         u, v = load(flat, place), load(flat, place + 1)
-        x, y, z, w = alike(above[row]), alike(above[row + 1]), alike(above[row + 2]), above[row + 3]
+        x, y = alike(above[row]), alike(above[row + 1])
+        z, w = alike(above[row + 2]), alike(above[row + 3])
         a0, a1 = a0 - x * u, a1 - x * v
         b0, b1 = b0 - y * u, b1 - y * v
         c0, c1 = c0 - z * u, c1 - z * v
-        d0, d1 = d0 - alike(w) * u, d1 - alike(w) * v
+        d0, d1 = d0 - w * u, d1 - w * v
     store(flat, a, a0)
     store(flat, a + 1, a1)
     store(flat, b, b0)

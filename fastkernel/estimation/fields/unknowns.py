@@ -98,16 +98,17 @@ class Unknowns(NamedTuple):
         """
         (scales, _), b = self.scales.shape, self.turn.shape[1] - 1
         scale = slice(self.of_taps - scales, None)
-        mirror, room = self._mirror, np.empty((b + 1, b + 1))
+        mirror, along, room = self._mirror, np.empty(b + 1), np.empty((b + 1, b + 1))
+        by_shift = None if mirror is None else mirror[::-1].copy()
         for j, k, block in blocks:
             upper = np.ascontiguousarray(block)
-            if mirror is None:
+            if by_shift is None:
                 whole = np.triu(upper) + np.triu(upper, 1).T
                 turned = self.turn.T @ whole[::-1, ::-1] @ self.turn
                 turned = (turned + turned.T) / 2
             else:
                 # A reflection takes a product with a vector in place of two with a matrix.
-                reflect(upper, mirror[::-1].copy(), np.empty(len(mirror)), room)
+                reflect(upper, by_shift, along, room)
                 turned = room[::-1, ::-1]
             one, other = (slice(b * number, b * (number + 1)) for number in (j, k))
             both = np.outer(self.scales[:, j], self.scales[:, k])
