@@ -34,7 +34,7 @@ Convolution:
 
 Estimation:
 
-- `cholesky`: factors of the equations of kernels of some hundred taps
+- `equations`: factors of the equations of kernels of some hundred taps, and what these tell
 - `conjugate`: what stands between the products of conjugate gradients
 - `design_rows`: products of rows of the design matrix, of chosen pixels or of whole stamps
 - `descent`: steps of gradient descent, projected onto what a kernel may be

@@ -94,26 +94,41 @@ def read_part(image, rows, cols, first, last, out):
                 ahead = rows[r + ROWS_AHEAD] * stride + cols[first]
                 fetch(pixels, ahead << kind, inside << kind)
             cast_pixels(pixels, kind, row + cols[first], inside, out, r * wide + first)
-        for place in range(wide - inside):
+        for place in range(width - inside):
             col = place if place < first else place + inside
-            if rows[r] >= 0 and col < width and cols[col] >= 0:
+            if rows[r] >= 0 and cols[col] >= 0:
                 cast_pixels(pixels, kind, row + cols[col], 1, out, r * wide + col)
             else:
                 out[r, col] = 0
+        out[r, width:] = 0
 
 
 def _squares_plain(row):
-    """Add up squares as `sum_of_squares` does, in NumPy: what runs when the JIT is off."""
+    """Add up squares as `_squares_typed` does, in NumPy: what runs when the JIT is off."""
     return float(np.sum(np.square(row, dtype=np.float64)))
 
 
-@register_jitable
-def _squares_jitted(row):
-    """Return the sum of the squares of some pixels; of int16, as an integer."""
-    total = 0 * row[0]
-    for c in range(len(row)):
-        total += row[c] * row[c]
-    return total
+def _squares_typed(typing_context, row):
+    """Return the sum of the squares of a tile's row, of int16 in 32 bits, which hold it."""
+
+    def codegen(context, b, signature, values):
+        array = cgutils.create_struct_proxy(signature.args[0])(context, b, value=values[0])
+        pixel, double = context.get_data_type(signature.args[0].dtype), ir.DoubleType()
+        wide = ir.IntType(32) if isinstance(pixel, ir.IntType) else double
+        total = cgutils.alloca_once_value(b, ir.Constant(wide, 0))
+        flags = ["reassoc", "contract", "nsz"]
+        with cgutils.for_range(b, array.nitems) as turn:
+            value = b.load(b.gep(array.data, [turn.index]))
+            if wide is double:
+                square = b.fmul(value, value, flags=flags)
+                b.store(b.fadd(b.load(total), square, flags=flags), total)
+            else:
+                value = b.sext(value, wide)
+                b.store(b.add(b.load(total), b.mul(value, value)), total)
+        found = b.load(total)
+        return found if wide is double else b.sitofp(found, double)
+
+    return types.float64(row), codegen
 
 
-sum_of_squares: Any = _squares_plain if config.DISABLE_JIT else _squares_jitted
+sum_of_squares: Any = _squares_plain if config.DISABLE_JIT else intrinsic(_squares_typed)

@@ -132,9 +132,8 @@ def fill_gram(ahead, across, columns, rows, corners, strip, gram):
 
 
 @register_jitable
-def _add_lags(one, other, length, sign, lag_sums):
+def _add_lags(one, other, length, sign, lags, lag_sums):
     """Add the products of two lines, one moved by 0, 1, ... pixels, to sums of them all."""
-    lags = len(lag_sums)
     for lag in range(0, lags - 3, 4):
         a, b, c, d = other[lag:], other[lag + 1 :], other[lag + 2 :], other[lag + 3 :]
         at, bt, ct, dt = 0.0, 0.0, 0.0, 0.0
@@ -199,20 +198,20 @@ def slide_products(x, kernel_shape, tile_shape, base, rim, both, grams):
             for r in range(height + p - 1):
                 for c in range(q - 1):
                     down[side, c, r] = image[r, side * width + c]
-        for u in range(q - 1):
-            for v in range(q - 1):
-                sums[:p] = 0.0
-                for side in range(2):
-                    _add_lags(down[side, u], down[side, v], height, 2 * side - 1, sums[:p])
-                for lag in range(p):
-                    columns[lag, u, v] = sums[lag]
-        for u in range(p - 1):
-            for v in range(p - 1):
-                sums[:q] = 0.0
-                for side in range(2):
-                    _add_lags(across[side, u], across[side, v], width, 2 * side - 1, sums[:q])
-                for lag in range(q):
-                    rows[lag, u, v] = sums[lag]
+        for axis in range(2):
+            lines, products, length = across, rows, width
+            if axis == 1:
+                lines, products, length = down, columns, height
+            lags, n = products.shape[0], products.shape[1]
+            for u in range(n):
+                for v in range(n):
+                    for lag in range(lags):
+                        sums[lag] = 0.0
+                    for side in range(2):
+                        one, other = lines[side, u], lines[side, v]
+                        _add_lags(one, other, length, 2 * side - 1, lags, sums)
+                    for lag in range(lags):
+                        products[lag, u, v] = sums[lag]
         for corner in range(4):
             for r in range(p - 1):
                 for c in range(q - 1):

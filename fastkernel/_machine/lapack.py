@@ -17,7 +17,7 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import cython_lapack, lapack
 
-from fastkernel._loops.cholesky import factorise_upper, room_shape
+from fastkernel._loops.equations import factorise_upper, room_shape
 from fastkernel._machine.tiles import aligned_zeros, wait_for
 from fastkernel._typing import FloatArray
 

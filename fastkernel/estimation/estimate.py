@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import fields, replace
 from functools import cache
+from operator import is_, itemgetter
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -292,6 +293,11 @@ def estimate_kernel(
     True
     """
     asked = locals()
+    left_out, defaults = _left_out()
+    if all(map(is_, left_out(asked), defaults)) and (workers is None or as_workers(workers)):
+        at_once: KernelFit | None = method_of("lstsq").fit_plain(source, result, kernel_shape)
+        if at_once is not None:
+            return at_once
     if is_dask(source) or is_dask(result):
         on_cluster: KernelFit = handed_over("estimate").estimate_given(asked, _defaults())
         return on_cluster
@@ -342,6 +348,14 @@ def _defaults() -> dict[str, Any]:
         name: parameter.default
         for name, parameter in inspect.signature(estimate_kernel).parameters.items()
     }
+
+
+@cache
+def _left_out() -> tuple[Callable[[dict[str, Any]], tuple[Any, ...]], tuple[Any, ...]]:
+    """Return what picks the arguments that a plain fit does not say, and their defaults."""
+    said = "source", "result", "kernel_shape", "workers"
+    defaults = {name: value for name, value in _defaults().items() if name not in said}
+    return itemgetter(*defaults), tuple(defaults.values())
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastkernel._images.borders import load, places_of
 from fastkernel._images.pairs import Pair
+from fastkernel._images.windows import Window
 from fastkernel._loops import lags, rims
 from fastkernel._loops._reading import Image
 from fastkernel._machine.tiles import Scratch, Tile, Tiles, shares, split
@@ -60,6 +61,12 @@ def rim_scratch(scratch: Scratch, kernel_shape: Shape, tile_shape: Shape) -> tup
     return tuple(scratch.array(f"rim {i}", shape) for i, shape in enumerate(shapes))
 
 
+def _first_pixel(window: Window, result: Image) -> int:
+    """Return where the window begins among the pixels of a result."""
+    top, left = window.result_origin
+    return top * result[2] + left
+
+
 class InPlace(NamedTuple):
     """A pair whose pixels loops read where they stand: what these take beside tiles and scratch."""
 
@@ -82,8 +89,11 @@ class InPlace(NamedTuple):
                 window.source_origin, window.shape, kernel_shape, pair.source.shape, strict=True
             )
         )
-        top, left = window.result_origin
-        return cls(x, y, (rows.pixels, cols.pixels), top * y[2] + left, cols.inside)
+        return cls(x, y, (rows.pixels, cols.pixels), _first_pixel(window, y), cols.inside)
+
+    def of_another(self, x: Image, y: Image, window: Window) -> Self:
+        """Return the same of another pair of the same shapes."""
+        return type(self)(x, y, self.places, _first_pixel(window, y), self.inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class DirectJob:
         for start, stop in split(len(self.tiles), together):
             if stopped():
                 break
-            energy += self._add(self.tiles[start:stop], room, out)
+            energy += self._add(self.tiles[start:stop], room, out, self.in_place)
         return Found(out[0], out[1:], energy)
 
     def _room(self, scratch: Scratch) -> tuple[AnyArray, AnyArray, AnyArray]:
@@ -122,12 +132,16 @@ class DirectJob:
         return x, y, scratch.array("sums", sums_shape, sums_dtype)
 
     def _add(
-        self, tiles: AnyArray, room: tuple[AnyArray, AnyArray, AnyArray], out: FloatArray
+        self,
+        tiles: AnyArray,
+        room: tuple[AnyArray, AnyArray, AnyArray],
+        out: FloatArray,
+        in_place: InPlace | None,
     ) -> float:
         """Add the lagged products of tiles, and return the energy of their result."""
         x, y, sums = room
-        if self.in_place is not None:
-            return float(lags.add_image_tiles(*self.in_place[:-1], tiles, x, y, sums, out))
+        if in_place is not None:
+            return float(lags.add_image_tiles(*in_place[:-1], tiles, x, y, sums, out))
         energy = 0.0
         for top, left, height, width in tiles.tolist():
             self._load((top, left, height, width), x, y)
@@ -151,6 +165,10 @@ class WholeJob(DirectJob):
 
     def __call__(self, scratch: Scratch, _: Callable[[], bool]) -> Found:
         """Return the sums, with the Gram matrix."""
+        return self.found(scratch, self.in_place)
+
+    def found(self, scratch: Scratch, in_place: InPlace | None) -> Found:
+        """Return the same of any pair of this shape and these dtypes, where loops can read it."""
         (p, q), shape = self.kernel_shape, self.largest
 
         def make_room() -> tuple[Any, ...]:
@@ -158,7 +176,7 @@ class WholeJob(DirectJob):
 
         room, rim = scratch.again(("whole", self.engine, p, q, shape), make_room)
         out, gram = np.zeros((1, lags.KINDS, p, q)), np.empty((1, p * q, p * q))
-        energy = self._add(self.tiles, room, out[0])
+        energy = self._add(self.tiles, room, out[0], in_place)
         rims.slide_products(room[0][None], (p, q), shape, out, rim, True, gram)
         return Found(out[0, 0], out[0, 1:], energy, gram[0])
 

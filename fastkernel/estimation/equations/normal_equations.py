@@ -408,7 +408,7 @@ class NormalEquations:
         found = solve(system, options, as_callback(callback))
         return fit_of(
             found,
-            system.residual_energy(found.taps),
+            system.energy_left(found),
             self.n_pixels,
             method="lstsq",
             equations=whole,

@@ -21,6 +21,8 @@ _UNSTOPPED = 1 << 27
 
 _FLOAT64 = np.dtype(np.float64)
 
+_NUMBERS = {dtype: number for number, dtype in enumerate(KINDS)}
+
 
 class Found(NamedTuple):
     """What the tiles of a job add up to.
@@ -138,9 +140,10 @@ class RowReader(NamedTuple):
 
 def standing_image(image: AnyArray) -> Image | None:
     """Return an image as loops read it where it stands, None if they do not know it."""
-    if image.dtype not in KINDS or (flat := flat_pixels(image)) is None:
+    kind = _NUMBERS.get(image.dtype)
+    if kind is None or (flat := flat_pixels(image)) is None:
         return None
-    return flat.pixels.view(np.uint8), KINDS.index(image.dtype), flat.stride
+    return flat.pixels.view(np.uint8), kind, flat.stride
 
 
 def row_scratch(

@@ -24,6 +24,7 @@ from fastkernel.estimation.equations.clipping import (
 from fastkernel.estimation.equations.formed import Gathered, gathered
 from fastkernel.estimation.equations.gathering import as_engine
 from fastkernel.estimation.equations.normal_equations import NormalEquations
+from fastkernel.estimation.equations.plain_pairs import plain_sums
 from fastkernel.estimation.equations.residual import (
     Beside,
     residual_moments_beside,
@@ -39,6 +40,7 @@ from fastkernel.estimation.methods.lstsq_unformed import fit_unformed
 from fastkernel.estimation.problem import Problem
 from fastkernel.estimation.solvers.direct import Factor, refuse_too_few
 from fastkernel.estimation.solvers.options import SolverOptions
+from fastkernel.estimation.solvers.small import solve_shifts
 from fastkernel.estimation.solvers.solution import Solution, System
 from fastkernel.estimation.solvers.solve import solve
 
@@ -110,6 +112,9 @@ class Options(SolverOptions):
                 )
                 raise ValueError(msg)
             object.__setattr__(self, "sigma_clip", sigma)
+
+
+_PLAIN, _ALONE = Options(), Run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +203,36 @@ def fit(problem: Problem, options: Options, run: Run) -> KernelFit:
         pull = pull_of(system, found.solution, smooth=options.smooth)
         scatter += np.outer(pull, pull)
     return _answer(found, options, scatter)
+
+
+def fit_plain(source: Any, result: Any, kernel_shape: Any) -> KernelFit | None:
+    """Fit a small pair of which only the kernel's shape is asked.
+
+    Parameters
+    ----------
+    source, result, kernel_shape
+        As in `estimate_kernel`, not checked.
+
+    Returns
+    -------
+    KernelFit or None
+        What `fit` returns, bit for bit. None where there may be more to do, or to say.
+    """
+    summed = plain_sums(source, result, kernel_shape)
+    if summed is None:
+        return None
+    pair, sums = summed
+    shape = kernel_shape if isinstance(kernel_shape, tuple) else (kernel_shape, kernel_shape)
+    energy, n_pixels = sums.sums.energy, sums.n_pixels
+    gram, moments, solution = solve_shifts(*sums.sums, shape)
+    if solution is None:
+        return None
+    equations = NormalEquations(gram, moments, energy, n_pixels, shape)
+    left = max(solution.energy, equations.hidden_energy)
+    fit = _unsaturated(_Fit([pair], sums, equations, solution, left), shape, _PLAIN, _ALONE)
+    if fit.solution.factor is not None and _rounding_shows_in(fit):
+        fit = _refined(fit, fit.solution.factor, _ALONE)
+    return _answer(fit, _PLAIN, None)
 
 
 def _first(pairs: list[Pair], problem: Problem, options: Options, engine: str, run: Run) -> _Fit:
@@ -301,7 +336,8 @@ def _solved_sums(
             raise
         msg = f"{reason}, or a smaller source_variance"
         raise SingularFitError(msg) from reason
-    energy = whole.system.residual_energy(solution.taps)
+    system = whole.system
+    energy = system.residual_energy(solution.taps) if noisy else system.energy_left(solution)
     return _Fit(pairs, sums, equations, solution, energy)
 
 

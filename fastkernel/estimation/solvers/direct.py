@@ -24,7 +24,7 @@ class Factor:
     lower : (n, n) float64 array
         Lower triangle ``L`` with ``L @ L.T`` the matrix, in units of the source; the rest is zero.
     condition_number : float
-        Estimate of the matrix's condition number in the 1-norm.
+        The matrix's condition number in the 1-norm, or an estimate of it.
     basis : (m, n) float64 array or sparse array, or None
         Orthonormal columns that span what constraints leave of ``m`` taps; the matrix is that of
         the coordinates. None where there are no constraints and ``m`` is ``n``.

@@ -1,5 +1,7 @@
 """What solvers take and give: normal equations as arrays, and taps with what is to say of them."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -49,6 +51,12 @@ class System(NamedTuple):
         left = self.energy + flat @ (self.gram @ flat - 2 * self.moments)
         return max(float(left), self.hidden_energy)
 
+    def energy_left(self, found: Solution) -> float:
+        """Return the same of the taps that were found, which their solver may know."""
+        if math.isnan(found.energy):
+            return self.residual_energy(found.taps)
+        return max(found.energy, self.hidden_energy)
+
 
 class Solution(NamedTuple):
     """Taps, and what a solver has to say of them.
@@ -69,6 +77,8 @@ class Solution(NamedTuple):
         As in `KernelFit`.
     ridge : float
         The penalty that was used, in squared source units.
+    energy : float
+        Of the residual, by the equations that were solved; NaN where the solver knows none.
     """
 
     taps: FloatArray
@@ -80,6 +90,7 @@ class Solution(NamedTuple):
     converged: bool = True
     history: Mapping[str, FloatArray] | None = None
     ridge: float = 0.0
+    energy: float = math.nan
 
 
 class Iterated(NamedTuple):

@@ -17,10 +17,12 @@ from fastkernel.estimation.solvers.direct import (
     factorise,
     least_eigenvalue,
     refuse_too_few,
+    why_singular,
 )
 from fastkernel.estimation.solvers.options import SolverOptions
 from fastkernel.estimation.solvers.penalties import Penalty, gcv_weight
 from fastkernel.estimation.solvers.separable import alternate
+from fastkernel.estimation.solvers.small import FEW, solve_shifts
 from fastkernel.estimation.solvers.solution import Solution, System
 
 # Sums of squares below which rounding is no longer relative; and between which the squares of
@@ -148,6 +150,8 @@ def _direct(
     if gram is system.gram and not options.nonnegative:
         left = system.n_pixels - system.background_terms
         refuse_too_few(left, len(matrix) - int(options.unit_sum))
+        if basis is None and normal is None and n <= FEW:
+            return _solved_at_once(system)
     taps, factor = minimise(matrix, moments, nonnegative=options.nonnegative, normal=normal)
     condition = factor.condition_number
     if basis is not None:
@@ -167,6 +171,16 @@ def _direct(
         rank=n if options.basis is None else len(matrix),
         factor=factor,
     )
+
+
+def _solved_at_once(system: System) -> Solution:
+    """Solve the equations of some dozen taps as they stand."""
+    turned = np.ascontiguousarray(system.gram[::-1, ::-1], np.float64)
+    moments = np.ascontiguousarray(system.moments[::-1], np.float64)
+    *_, found = solve_shifts(turned, moments, float(system.energy), system.kernel_shape)
+    if found is None:
+        raise SingularFitError(why_singular(system.gram))
+    return found
 
 
 def _minimum_norm(system: System, basis: Basis | None) -> Solution:

@@ -155,7 +155,7 @@ class _StackJob:
             except ValueError as reason:
                 part.reasons[i] = SINGULAR if isinstance(reason, SingularFitError) else EXTREME
                 continue
-            energy = system.residual_energy(found.taps)
+            energy = system.energy_left(found)
             by_shift = found.taps[::-1, ::-1].ravel()
             part.answers[i, x] = by_shift
             part.answers[i, taps:] = mix[:, y] - mix[:, x] @ by_shift

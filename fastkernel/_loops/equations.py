@@ -1,7 +1,8 @@
-"""Cholesky factors of matrices of some hundred rows, by one thread.
+"""Equations of up to some hundred unknowns: their Cholesky factors, and what these tell.
 
-BLAS gives these to several, which wait for each other: where cores are free that gains little, and
-where other processes keep them busy it takes many times longer.
+All by the calling thread. BLAS gives such matrices to several, which wait for each other: where
+cores are free that gains little, and where other processes keep them busy it takes many times
+longer. Of small ones a good part of the time is what a library looks at before it begins.
 
 A loop checks nothing, allocates no result, starts no thread and calls only this file and what is
 written as LLVM's vectors beside it.
@@ -25,6 +26,9 @@ _COLS = 2 * LANES
 # Rows that are found before they are taken off all rows below: of these, the second cache holds
 # more than a thousand columns.
 _TOGETHER = 32
+
+# Columns at which the search for the longest of an inverse looks, at most.
+_UPHILL = 5
 
 
 def room_shape(n: int) -> tuple[int, int]:
@@ -115,3 +119,113 @@ def factorise_upper(matrix, room):
         for col in range(row, n):
             flat[row * n + col] = flat[row * cols + col]
     return 0
+
+
+@register_jitable
+def _factorise(matrix, upper):
+    """Write the upper Cholesky factor of a matrix of some dozen rows, and tell if there is one."""
+    n = len(matrix)
+    for i in range(n):
+        for j in range(n):
+            upper[i, j] = matrix[i, j] if j >= i else 0.0
+    for i in range(n):
+        row = upper[i][i:]
+        if not row[0] > 0:
+            return False
+        reciprocal = 1 / math.sqrt(row[0])
+        for j in range(len(row)):
+            row[j] *= reciprocal
+        for k in range(1, len(row)):
+            factor, rest, below = row[k], row[k:], upper[i + k][i + k :]
+            for j in range(len(below)):
+                below[j] -= factor * rest[j]
+    return True
+
+
+@register_jitable
+def _invert(upper, inverse):
+    """Write the inverse of an upper triangle above its diagonal and on it."""
+    n = len(upper)
+    for i in range(n - 1, -1, -1):
+        own, reciprocal = inverse[i][i:], 1 / upper[i, i]
+        for j in range(len(own)):
+            own[j] = 0.0
+        for k in range(i + 1, n):
+            factor, rest, below = upper[i, k], own[k - i :], inverse[k][k:]
+            for j in range(len(below)):
+                rest[j] -= factor * below[j]
+        for j in range(len(own)):
+            own[j] *= reciprocal
+        own[0] = reciprocal
+
+
+@_loop
+def solve_shifts(by_shift, moments_by_shift, energy, gram, moments, upper, room, taps):
+    r"""Solve the equations that sums over pixels make, with what tells how well.
+
+    Parameters
+    ----------
+    by_shift, moments_by_shift : (n, n) and (n,) float64 arrays
+        Products of the source with itself and with the result, in the order of shifts.
+    energy : float
+        Of the result.
+    gram, moments : (n, n) and (n,) float64 arrays
+        Overwritten with the same in the order of taps, which a convolution turns round.
+    upper : (n, n) float64 array
+        Overwritten with the Cholesky factor, C order.
+    room : (n + 1, n) float64 array
+        Overwritten.
+    taps : (n,) float64 array
+        Overwritten with the solution; without meaning where there is none.
+
+    Returns
+    -------
+    (float, float)
+        The inverse of the condition number in the 1-norm, 0 where there is no factor, and the
+        energy of the residual.
+
+    Notes
+    -----
+    .. math:: G = U^T U, \quad k = U^{-1} U^{-T} m, \quad
+              \|y - X k\|^2 = y^T y + k^T (G k - 2 m)
+
+    Cost: ``n**3 / 2`` multiply-adds.
+    """
+    n = len(taps)
+    for i in range(n):
+        moments[i] = moments_by_shift[n - 1 - i]
+        line, turned = gram[i], by_shift[n - 1 - i]
+        for j in range(n):
+            line[j] = turned[n - 1 - j]
+    if not _factorise(gram, upper):
+        return 0.0, energy
+    _invert(upper, room)
+    sums, norm, of_inverse, left = room[n], 0.0, 0.0, energy
+    for i in range(n):
+        sums[i] = 0.0
+    for i in range(n):
+        row, below, moment = room[i][i:], sums[i:], moments[i]
+        for j in range(len(row)):
+            below[j] += moment * row[j]
+    for i in range(n):
+        row, below, tap = room[i][i:], sums[i:], 0.0
+        for j in range(len(row)):
+            tap += row[j] * below[j]
+        taps[i] = tap
+    for i in range(n):
+        sums[i] = 0.0
+    for i in range(n):
+        row, size, change = gram[i], 0.0, -2.0 * moments[i]
+        for j in range(n):
+            size += abs(row[j])
+            change += row[j] * taps[j]
+        norm, left = max(norm, size), left + taps[i] * change
+        for j in range(i, n):
+            one, other, entry = room[i][j:], room[j][j:], 0.0
+            for k in range(len(other)):
+                entry += one[k] * other[k]
+            sums[i] += abs(entry)
+            sums[j] += abs(entry) if j > i else 0.0
+    for i in range(n):
+        of_inverse = max(of_inverse, sums[i])
+    return 1.0 / (norm * of_inverse), left

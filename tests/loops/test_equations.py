@@ -1,4 +1,4 @@
-"""What fields are solved by: weighted products of lines, reflections and Cholesky factors."""
+"""What equations are made of and solved by: sums at rims, reflections, Cholesky factors."""
 
 import math
 
@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy import linalg
 
 from fastkernel._loops import weighted_lines
-from fastkernel._loops.cholesky import factorise_upper, room_shape
+from fastkernel._loops.equations import factorise_upper, room_shape, solve_shifts
 from fastkernel._loops.reflections import reflect
 from fastkernel._machine.tiles import aligned_zeros
 
@@ -73,3 +73,35 @@ def test_cholesky_tells_the_pivot_that_is_not_positive(value, place):
     matrix = np.eye(70)
     matrix[place, place] = value
     assert factorise_upper(matrix, zeros(room_shape(70))) == place + 1
+
+
+def shifts(matrix, moments, energy):
+    """Solve by shift, in arrays full of what is no number."""
+    n = len(moments)
+    gram, found, upper, room, taps = (
+        np.full(shape, np.nan) for shape in ((n, n), n, (n, n), (n + 1, n), n)
+    )
+    numbers = solve_shifts(matrix, moments, energy, gram, found, upper, room, taps)
+    return gram, found, upper, taps, *numbers
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 16, 25, 49, 121])
+def test_equations_by_shift(n, rng):
+    columns, y = rng.normal(size=(n + 30, n)) * np.linspace(0.1, 3, n), rng.normal(size=n + 30)
+    matrix, moments = columns.T @ columns, columns.T @ y
+    gram, turned, upper, taps, reciprocal, left = shifts(matrix, moments, y @ y)
+    assert np.array_equal(gram, matrix[::-1, ::-1])
+    assert np.array_equal(turned, moments[::-1])
+    assert_allclose(upper, linalg.cholesky(gram), rtol=0, atol=1e-12 * n)
+    expected, (energy,), *_ = np.linalg.lstsq(columns[:, ::-1], y)
+    assert_allclose(taps, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    assert_allclose(left, energy, rtol=1e-10)
+    assert_allclose(1 / reciprocal, np.linalg.cond(gram, 1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, np.nan])
+def test_equations_by_shift_that_have_no_factor(value):
+    matrix = np.eye(7)
+    matrix[2, 2] = value
+    *_, reciprocal, left = shifts(matrix, np.ones(7), 5.0)
+    assert (reciprocal, left) == (0.0, 5.0)
