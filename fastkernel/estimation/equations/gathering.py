@@ -121,14 +121,16 @@ def gather(
         jobs = tile_jobs(pair, kernel_shape, chosen)
         return jobs if is_whole(jobs) else [*jobs, *rim_jobs(pair, kernel_shape)]
 
-    if len(pairs) == 1 and not pairs[0].lazy and is_whole(jobs := make_jobs(0, pairs[0])):
-        sums = _one_job(jobs[0], run, pairs[0].window.n_pixels)
+    alone = make_jobs(0, pairs[0]) if len(pairs) == 1 and not pairs[0].lazy else None
+    if alone is not None and is_whole(alone):
+        sums = _one_job(alone[0], run, pairs[0].window.n_pixels)
         refuse_unusable(whole or pairs, *sums)
         return sums
     gram, moments, energy = np.zeros((p * q, p * q)), np.zeros(p * q), 0.0
     # Pixels that are not finite show in the sums; looking for them first would cost a pass.
     with np.errstate(over="ignore", invalid="ignore"):
-        for pair, pieces in each_pair(pairs, kernel_shape, make_jobs, run, 3 * p * q):
+        known = make_jobs if alone is None else lambda *_: alone
+        for pair, pieces in each_pair(pairs, kernel_shape, known, run, 3 * p * q):
             for _, found in pieces:
                 if isinstance(found, Found):
                     moments += found.moments.ravel()
