@@ -3,8 +3,11 @@
 SciPy's wrappers hold the GIL for as long as LAPACK works, a minute for a few thousand rows. Large
 matrices go to the same routines of the same library by the pointers that SciPy publishes for
 compiled code, `scipy.linalg.cython_lapack`, with the arguments of the wrappers: the answers are
-theirs, bit for bit. `ctypes` releases the GIL, and `tiles.wait_for` hears Ctrl-C. Cholesky factors
-of some hundred rows alone come from a loop of our own.
+theirs, bit for bit. `ctypes` releases the GIL, and `tiles.wait_for` hears Ctrl-C.
+
+BLAS gives all but the smallest work to threads of its own, which go on looking for more when it is
+done: for some hundredths of a second they take a core from the loops of the next call. So what a
+fit does with matrices of up to some hundred rows comes from loops of our own.
 """
 
 import ctypes
@@ -17,7 +20,7 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import cython_lapack, lapack
 
-from fastkernel._loops.equations import factorise_upper, room_shape
+from fastkernel._loops import equations as loops
 from fastkernel._machine.tiles import aligned_zeros, wait_for
 from fastkernel._typing import FloatArray
 
@@ -25,8 +28,10 @@ from fastkernel._typing import FloatArray
 # of a few products of matrices, and of what takes that of many.
 _FEW, _MANY = 512, 256
 
-# Rows up to which BLAS keeps to one thread, and up to which a loop of our own factorises.
-_ONE_THREAD, _OWN = 120, 1536
+# Rows up to which BLAS keeps to one thread where it factorises, and where it solves; up to which
+# loops of our own do both; and multiply-adds of a product up to which it keeps to one.
+_ONE_THREAD, _SOLVED, _OWN = 120, 96, 1536
+_PRODUCT = 1 << 18
 
 _Argument: TypeAlias = str | int | float | FloatArray | Any
 
@@ -39,15 +44,60 @@ def cholesky(matrix: FloatArray) -> tuple[FloatArray, int]:
         lower, info = lapack.dpotrf(matrix.T, lower=1, clean=1)
         return lower, int(info)
     if n <= _OWN:
-        room = aligned_zeros(math.prod(room_shape(n)), np.dtype(np.float64))
+        room = aligned_zeros(math.prod(loops.room_shape(n)), np.dtype(np.float64))
         given = np.asarray(matrix, np.float64, order="C")
-        info = int(factorise_upper(given, room.reshape(room_shape(n))))
+        info = int(loops.factorise_upper(given, room.reshape(loops.room_shape(n))))
         return room[: n * n].reshape(n, n).T, info
     lower = np.array(matrix.T, np.float64, order="F")
     info = _call("dpotrf", "L", n, lower, n)
     for column in range(1, n):
         lower[:column, column] = 0
     return lower, info
+
+
+def reciprocal_condition(matrix: FloatArray, lower: FloatArray) -> float:
+    """Return the inverse of an estimate of a symmetric matrix's condition number in the 1-norm.
+
+    Parameters
+    ----------
+    matrix : (n, n) float64 array
+    lower : (n, n) float64 array
+        Its Cholesky factor, by `cholesky`.
+    """
+    n = len(matrix)
+    if _SOLVED < n <= _OWN:
+        given, upper = (np.asarray(part, np.float64, order="C") for part in (matrix, lower.T))
+        return float(loops.reciprocal_condition(given, upper, np.empty((2, n))))
+    norm = lapack.dlange("1", matrix.T)
+    return float(lapack.dpocon(lower, norm, uplo="L")[0])
+
+
+def solve_factored(lower: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the solution of the equations of a Cholesky factor, (n,) or a column for each."""
+    if right.ndim == 1 and _SOLVED < len(right) <= _OWN:
+        found = np.array(right, np.float64)
+        loops.solve_upper(np.asarray(lower.T, np.float64, order="C"), found)
+        return found
+    return np.asarray(lapack.dpotrs(lower, right, lower=1)[0])
+
+
+def residual_energy(
+    gram: FloatArray, moments: FloatArray, energy: float, taps: FloatArray
+) -> float:
+    """Return the squared residual of some taps, ``energy + taps @ (gram @ taps - 2 * moments)``."""
+    if _SOLVED < len(taps) <= _OWN:
+        parts = (np.asarray(part, np.float64, order="C") for part in (gram, moments, taps))
+        return float(loops.residual_energy(*parts, float(energy)))
+    return float(energy + taps @ (gram @ taps - 2 * moments))
+
+
+def narrow_product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the product of a small matrix with a wide one, of as many columns at a time."""
+    (m, k), n = a.shape, b.shape[1]
+    out, step = np.empty((m, n)), max(1, _PRODUCT // max(m * k, 1))
+    for start in range(0, n, step):
+        np.matmul(a, b[:, start : start + step], out=out[:, start : start + step])
+    return out
 
 
 def inverse_of_lower(lower: FloatArray) -> FloatArray:

@@ -90,6 +90,35 @@ def test_own_factors(n, monkeypatch, rng):
         assert lapack.cholesky(matrix)[1] == n // 2 + 1
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 40, 130])
+def test_what_a_factor_tells(n, own, monkeypatch, rng):
+    monkeypatch.setattr(lapack, "_SOLVED", 0 if own else n)
+    tall = rng.standard_normal((n + 9, n)) * np.logspace(0, 3, n)
+    matrix, right = tall.T @ tall, rng.standard_normal(n)
+    lower, _ = lapack.cholesky(matrix)
+    found, given = lapack.solve_factored(lower, right), right.copy()
+    assert_allclose(tall.T @ (tall @ found), right, rtol=0, atol=1e-9)
+    assert_array_equal(right, given)
+    both = lapack.solve_factored(lower, np.stack([right, right], axis=1))
+    assert_allclose(both, np.stack([found, found], axis=1), rtol=1e-9)
+    y = rng.standard_normal(n + 9)
+    left = lapack.residual_energy(matrix, tall.T @ y, y @ y, found)
+    assert_allclose(left, np.sum((y - tall @ found) ** 2), rtol=1e-9)
+    reciprocal = lapack.reciprocal_condition(matrix, lower)
+    expected, info = linalg.lapack.dpocon(lower, np.linalg.norm(matrix, 1), uplo="L")
+    assert info == 0
+    assert_allclose(reciprocal, expected, rtol=1e-9)
+    # An estimate of the inverse's norm is no more than that, and seldom a third of it.
+    assert 1 <= reciprocal * np.linalg.cond(matrix, 1) * (1 + 1e-9) < 3
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (21, 15, 3375), (700, 700, 3), (0, 4, 2)])
+def test_products_of_narrow_matrices(m, k, n, rng):
+    a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+    assert_allclose(lapack.narrow_product(a, b), np.einsum("ik,kj->ij", a, b), rtol=0, atol=1e-11)
+
+
 INSIDE = """
 import sys, time
 import numpy as np

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import linalg
 
+from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Ridge, Shape
 from fastkernel.estimation.errors import SingularFitError
 from fastkernel.estimation.fields.field_sums import FieldSums
@@ -103,7 +104,7 @@ def solve(sums: FieldSums, asked: Asked) -> Solved:
         msg = f"{reason}, or {less}"
         raise SingularFitError(msg) from reason
     found = factor.solve(moments)
-    left = energy + float(found @ (gram @ found - 2 * moments))
+    left = lapack.residual_energy(gram, moments, energy, found)
     hidden = 4 * _EPS * energy
     ridge = weight / sums.total_weight
     return Solved(found, factor, beside, max(left, hidden), hidden, ridge)

@@ -21,6 +21,7 @@ import numpy as np
 from fastkernel._images.borders import load
 from fastkernel._images.pairs import Pair
 from fastkernel._loops import weighted_lines
+from fastkernel._machine.lapack import narrow_product
 from fastkernel._machine.tiles import Scratch, run_jobs
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.equations.background import terms_of
@@ -266,11 +267,12 @@ class ShiftProducts:
             leaving, entering = map(self._rows, (0, height), self._strips)
             moved = self.powers.moved(0, self._scales[0].step)
         for a in range(p):
-            found = np.tensordot(weights, row.reshape(len(row), -1), 1)
+            found = narrow_product(weights, row.reshape(len(row), -1))
             out[:, a * q : (a + 1) * q, a * q : p * q] = found.reshape(len(weights), q, -1)
             if a == p - 1:
                 break
-            row = np.tensordot(moved, np.ascontiguousarray(row[:, :, :-1]), 1)
+            held = np.ascontiguousarray(row[:, :, :-1])
+            row = narrow_product(moved, held.reshape(len(held), -1)).reshape(held.shape)
             # By the columns of the first shift, rows and columns of the other.
             strips = [part[self._across, a, a:].swapaxes(1, 2) for part in (leaving, entering)]
             row += self._sides[0].change(self._down, *strips)

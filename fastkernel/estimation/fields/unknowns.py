@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastkernel._loops.reflections import reflect
+from fastkernel._machine.lapack import narrow_product
 from fastkernel._typing import FloatArray
 from fastkernel.estimation.fields.frame import Frame
 
@@ -45,9 +46,13 @@ class Unknowns(NamedTuple):
         if not np.abs(sums).max() > _NO_SUM:
             still = np.column_stack([np.zeros(taps), whole])
             return cls(still, np.zeros((0, frame.terms)), beside)
-        # What is orthogonal to the sums of the columns has none.
-        turn = whole @ np.linalg.qr(sums[:, None], mode="complete")[0]
-        return cls(turn, frame.polynomials(scale_degree), beside)
+        # What is orthogonal to the sums of the columns has none: a reflection makes the first axis
+        # theirs.
+        mirror = sums / np.linalg.norm(sums)
+        mirror[0] += math.copysign(1.0, mirror[0])
+        mirror /= np.linalg.norm(mirror)
+        along = mirror if basis is None else basis @ mirror
+        return cls(whole - 2 * np.outer(along, mirror), frame.polynomials(scale_degree), beside)
 
     @property
     def of_taps(self) -> int:
@@ -73,12 +78,12 @@ class Unknowns(NamedTuple):
         (scales, terms), n = self.scales.shape, self.of_taps
         still = unknowns[: n - scales].reshape(terms, self.turn.shape[1] - 1)
         turned = np.column_stack([unknowns[n - scales : n] @ self.scales, still])
-        return turned @ self.turn.T, unknowns[n:]
+        return narrow_product(turned, self.turn.T), unknowns[n:]
 
     def seen(self, taps: FloatArray) -> FloatArray:
         """Return the transpose of `values` at (..., terms, p * q) taps, (..., of_taps)."""
         # One product of matrices, not one for every kernel.
-        turned = taps.reshape(-1, taps.shape[-1]) @ self.turn
+        turned = narrow_product(taps.reshape(-1, taps.shape[-1]), self.turn)
         turned = turned.reshape(*taps.shape[:-1], self.turn.shape[1])
         n = self.of_taps - len(self.scales)
         still = turned[..., 1:].reshape(*taps.shape[:-2], n)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray
@@ -37,11 +37,10 @@ class Factor:
     def solve(self, moments: FloatArray) -> FloatArray:
         """Return the taps ``x`` with ``H x = moments``, as far as constraints leave them free."""
         if self.basis is None:
-            return np.asarray(linalg.lapack.dpotrs(self.lower, moments, lower=1)[0])
+            return lapack.solve_factored(self.lower, moments)
         if not len(self.lower):
             return np.zeros(moments.shape)
-        free = linalg.lapack.dpotrs(self.lower, self.basis.T @ moments, lower=1)[0]
-        return np.asarray(self.basis @ free)
+        return np.asarray(self.basis @ lapack.solve_factored(self.lower, self.basis.T @ moments))
 
     def inverse_diagonal(self) -> FloatArray:
         """Return the diagonal of the inverse matrix, that of the taps where it has a basis."""
@@ -83,8 +82,7 @@ def factorise(gram: FloatArray, ridge_energy: float = 0.0) -> Factor:
     n = len(gram)
     matrix = gram if ridge_energy == 0 else gram + ridge_energy * np.eye(n)
     lower, info = lapack.cholesky(matrix)
-    norm = linalg.lapack.dlange("1", matrix.T)
-    reciprocal = float(linalg.lapack.dpocon(lower, norm, uplo="L")[0]) if info == 0 else 0.0
+    reciprocal = lapack.reciprocal_condition(matrix, lower) if info == 0 else 0.0
     if not reciprocal > n * _EPS:
         raise SingularFitError(why_singular(matrix))
     return Factor(lower, 1.0 / reciprocal)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from fastkernel._machine import lapack
 from fastkernel._typing import FloatArray, Shape
 from fastkernel.estimation.solvers.direct import Factor
 
@@ -47,9 +48,8 @@ class System(NamedTuple):
 
     def residual_energy(self, taps: FloatArray) -> float:
         """Return the squared residual of some taps, no less than rounding hides."""
-        flat = taps.ravel()
-        left = self.energy + flat @ (self.gram @ flat - 2 * self.moments)
-        return max(float(left), self.hidden_energy)
+        left = lapack.residual_energy(self.gram, self.moments, self.energy, taps.ravel())
+        return max(left, self.hidden_energy)
 
     def energy_left(self, found: Solution) -> float:
         """Return the same of the taps that were found, which their solver may know."""
