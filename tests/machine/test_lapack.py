@@ -109,8 +109,8 @@ def test_what_a_factor_tells(n, own, monkeypatch, rng):
     expected, info = linalg.lapack.dpocon(lower, np.linalg.norm(matrix, 1), uplo="L")
     assert info == 0
     assert_allclose(reciprocal, expected, rtol=1e-9)
-    # An estimate of the inverse's norm is no more than that, and seldom a third of it.
-    assert 1 <= reciprocal * np.linalg.cond(matrix, 1) * (1 + 1e-9) < 3
+    # An estimate of the inverse's norm is no more than that, and seldom a tenth of it.
+    assert 1 <= reciprocal * np.linalg.cond(matrix, 1) * (1 + 1e-9) < 10
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (21, 15, 3375), (700, 700, 3), (0, 4, 2)])
