@@ -81,7 +81,10 @@ def transform_pair(pair, between, panel, down, across, out):
     for row in range(0, m, width):
         forward(between[0], between[1], row, stride, n, radices, table, radices.size, panel)
         for i in range(2):
-            out[i, row * n : (row + width) * n] = panel[i, :n].reshape(n * width)
+            for col in range(n):
+                line, values = out[i][row * n + col * width :], panel[i, col]
+                for lane in range(width):
+                    line[lane] = values[lane]
 
 
 @_loop

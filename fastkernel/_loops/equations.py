@@ -91,7 +91,8 @@ def factorise_upper(matrix, room):
     """
     n, cols, flat = len(matrix), room.shape[1], room.reshape(-1)
     for row in range(n):
-        room[row, row:n] = matrix[row, row:]
+        for col in range(row, n):
+            room[row, col] = matrix[row, col]
     for first in range(0, n, _TOGETHER):
         last = min(first + _TOGETHER, n)
         for four in range(first, last, _ROWS):
