@@ -113,7 +113,7 @@ class _Cascade:
         """
         b = self.builder
         if self.one is None or not fused:
-            return b.fadd(total, added)
+            return b.fadd(total, added, flags=_CONTRACT)
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         function = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f64")
         return b.call(function, [added, self.one, total])

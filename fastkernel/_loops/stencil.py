@@ -136,7 +136,12 @@ class _Block:
         j.add_incoming(following, body)
         b.cbranch(b.icmp_signed("<", following, self.q), body, after)
         b.position_at_end(after)
-        return sums | {r: list(map(b.fadd, sums[r], part)) for r, part in parts.items()}
+        # Without a flag of its own it would get those of the loop, and its bits would depend on
+        # what it is compiled with.
+        return sums | {
+            r: [b.fadd(*both, flags=["nsz"]) for both in zip(sums[r], part, strict=True)]
+            for r, part in parts.items()
+        }
 
     def _add_whole_rows(self, n_rows, sums):
         """Add the products of the input rows that reach every output row of the block."""
