@@ -138,11 +138,12 @@ def _restorations(image: AnyArray, workers: int) -> None:
 
 
 def _large(image: AnyArray, workers: int) -> None:
-    """Kernels of too many taps for equations, inverses, and what takes many pixels to be used."""
+    """Kernels of many taps, and of too many for equations, inverses, and what takes many pixels to be used."""
     taken = np.ones((8, 8))
     design_rows.thin_out(image, (3, 3), (0, 0), 1.0, 1.0, 0.5, np.empty(10), taken)
     result = convolve(image, gaussian(65, 9.0), "same", "circular")
-    estimate_kernel(image, result, 65, boundary="circular", workers=workers)
+    for taps in (13, 65):
+        estimate_kernel(image, result, taps, boundary="circular", workers=workers)
     for method in ("lstsq", "matrix", "fft"):
         inverse_kernel(gaussian(5, 1.0), 21, method=method, workers=workers)
     for solver in ("conjugate_gradients", "gradient_descent", "fista"):
