@@ -138,7 +138,7 @@ def _restorations(image: AnyArray, workers: int) -> None:
 
 
 def _large(image: AnyArray, workers: int) -> None:
-    """Kernels of many taps, and of too many for equations, inverses, and what takes many pixels to be used."""
+    """Kernels of many taps, inverses, and what takes many pixels to be used."""
     taken = np.ones((8, 8))
     design_rows.thin_out(image, (3, 3), (0, 0), 1.0, 1.0, 0.5, np.empty(10), taken)
     result = convolve(image, gaussian(65, 9.0), "same", "circular")
