@@ -258,44 +258,6 @@ def residual_energy(gram, moments, taps, energy):
     return total
 
 
-@register_jitable
-def _factorise(matrix, upper):
-    """Write the upper Cholesky factor of a matrix of some dozen rows, and tell if there is one."""
-    n = len(matrix)
-    for i in range(n):
-        for j in range(n):
-            upper[i, j] = matrix[i, j] if j >= i else 0.0
-    for i in range(n):
-        row = upper[i][i:]
-        if not row[0] > 0:
-            return False
-        reciprocal = 1 / math.sqrt(row[0])
-        for j in range(len(row)):
-            row[j] *= reciprocal
-        for k in range(1, len(row)):
-            factor, rest, below = row[k], row[k:], upper[i + k][i + k :]
-            for j in range(len(below)):
-                below[j] -= factor * rest[j]
-    return True
-
-
-@register_jitable
-def _invert(upper, inverse):
-    """Write the inverse of an upper triangle above its diagonal and on it."""
-    n = len(upper)
-    for i in range(n - 1, -1, -1):
-        own, reciprocal = inverse[i][i:], 1 / upper[i, i]
-        for j in range(len(own)):
-            own[j] = 0.0
-        for k in range(i + 1, n):
-            factor, rest, below = upper[i, k], own[k - i :], inverse[k][k:]
-            for j in range(len(below)):
-                rest[j] -= factor * below[j]
-        for j in range(len(own)):
-            own[j] *= reciprocal
-        own[0] = reciprocal
-
-
 @_loop
 def solve_shifts(by_shift, moments_by_shift, energy, gram, moments, upper, room, taps):
     r"""Solve the equations that sums over pixels make, with what tells how well.
@@ -334,9 +296,30 @@ def solve_shifts(by_shift, moments_by_shift, energy, gram, moments, upper, room,
         line, turned = gram[i], by_shift[n - 1 - i]
         for j in range(n):
             line[j] = turned[n - 1 - j]
-    if not _factorise(gram, upper):
-        return 0.0, energy
-    _invert(upper, room)
+    for i in range(n):
+        for j in range(n):
+            upper[i, j] = gram[i, j] if j >= i else 0.0
+    for i in range(n):
+        row = upper[i][i:]
+        if not row[0] > 0:
+            return 0.0, energy
+        reciprocal = 1 / math.sqrt(row[0])
+        for j in range(len(row)):
+            row[j] *= reciprocal
+        for k in range(1, len(row)):
+            factor, rest, below = row[k], row[k:], upper[i + k][i + k :]
+            for j in range(len(below)):
+                below[j] -= factor * rest[j]
+    # The inverse of the factor, a row from those below it.
+    for i in range(n - 1, -1, -1):
+        own, reciprocal = room[i][i:], 1 / upper[i, i]
+        for j in range(len(own)):
+            own[j] = 0.0
+        for k in range(i + 1, n):
+            factor, rest, below = upper[i, k] * reciprocal, own[k - i :], room[k][k:]
+            for j in range(len(below)):
+                rest[j] -= factor * below[j]
+        own[0] = reciprocal
     sums, norm, of_inverse, left = room[n], 0.0, 0.0, energy
     for i in range(n):
         sums[i] = 0.0

@@ -59,7 +59,35 @@ def fill_base(autocorrelation, columns, rows, corner, ahead, across):
 
 @register_jitable
 def _fill(ahead, across, columns, rows, corners, strip, both, gram):
-    """Do what `fill_gram` says; below the diagonal only if ``both``."""
+    r"""Fill the Gram matrix of all shifts of an image from its base entries and its rim.
+
+    Parameters
+    ----------
+    ahead, across : (p, q) float64 arrays
+        ``H[(0, 0), (i, j)]`` and ``H[(0, j), (i, 0)]``, as `lags.add_tiles` sums them.
+    columns : (p, q - 1, q - 1) float64 array
+        `lags.add_line_products` of the columns that enter, less that of those that leave.
+    rows : (q, p - 1, p - 1) float64 array
+        The same for rows.
+    corners : (4, p - 1, q - 1) float64 array
+        The image's corners: top left, top right, bottom left, bottom right.
+    strip : (q, q) float64 array
+        Working space.
+    both : bool
+        Whether both sides of the diagonal are asked for.
+    gram : (p * q, p * q) float64 array
+        Overwritten on the diagonal and above it; if ``both`` below too, exactly symmetric.
+
+    Notes
+    -----
+    One step of both shifts changes an entry by the strip that enters the window less the strip
+    that leaves it,
+
+    .. math:: H_{a+e,\,b+e} = H_{ab} + \mathrm{entering}_{ab} - \mathrm{leaving}_{ab},
+
+    first along columns from the base entries, then along rows, where each strip follows the
+    same rule in one dimension. Cost: ``(p*q)**2`` steps, no pixel of the interior read.
+    """
     p, q = ahead.shape
     for d in range(p):
         for b in range(q):
@@ -99,36 +127,8 @@ def _fill(ahead, across, columns, rows, corners, strip, both, gram):
                         line[k * q + b] = gram[k * q + b, i * q + a]
 
 
-@_loop
-def fill_gram(ahead, across, columns, rows, corners, strip, gram):
-    r"""Fill the Gram matrix of all shifts of an image from its base entries and its rim.
-
-    Parameters
-    ----------
-    ahead, across : (p, q) float64 arrays
-        ``H[(0, 0), (i, j)]`` and ``H[(0, j), (i, 0)]``, as `lags.add_tiles` sums them.
-    columns : (p, q - 1, q - 1) float64 array
-        `lags.add_line_products` of the columns that enter, less that of those that leave.
-    rows : (q, p - 1, p - 1) float64 array
-        The same for rows.
-    corners : (4, p - 1, q - 1) float64 array
-        The image's corners: top left, top right, bottom left, bottom right.
-    strip : (q, q) float64 array
-        Working space.
-    gram : (p * q, p * q) float64 array
-        Overwritten; exactly symmetric.
-
-    Notes
-    -----
-    One step of both shifts changes an entry by the strip that enters the window less the strip
-    that leaves it,
-
-    .. math:: H_{a+e,\,b+e} = H_{ab} + \mathrm{entering}_{ab} - \mathrm{leaving}_{ab},
-
-    first along columns from the base entries, then along rows, where each strip follows the
-    same rule in one dimension. Cost: ``(p*q)**2`` steps, no pixel of the interior read.
-    """
-    _fill(ahead, across, columns, rows, corners, strip, True, gram)
+# Compiled as it stands: a loop that calls it would take twice as long to compile.
+fill_gram = _loop(_fill)
 
 
 @register_jitable

@@ -71,7 +71,7 @@ def _gram(pair: Pair, kernel_shape: Shape, pieces: Sequence[tuple[Job[Any], Any]
         rims.fill_base(autocorrelation, *entering, base[0], base[1])
     rows, columns = (entering - leaving for leaving, entering in strips)
     gram = np.empty((p * q, p * q))
-    rims.fill_gram(base[0], base[1], columns, rows, corners, np.empty((q, q)), gram)
+    rims.fill_gram(base[0], base[1], columns, rows, corners, np.empty((q, q)), True, gram)
     return gram
 
 
