@@ -138,7 +138,7 @@ def share_of_memory(result: dict[str, Any]) -> float:
 
     def most(cell: dict[str, Any]) -> float:
         taps, lines = cell["taps"] ** 2, 2 * cell["taps"] * 2 * cell["size"]
-        return 16 * taps**2 + 48 * lines + result["workers"] * (2 * 2**20 + 6 * 2**10 * taps)
+        return 16 * taps**2 + 48 * lines + result["workers"] * (3 * 2**20 + 6 * 2**10 * taps)
 
     return float(max(cell["peak"] / most(cell) for cell in result["memory"]))
 

@@ -268,7 +268,7 @@ def estimate_kernel(
     from ``condition_number`` to about its square root times the rounding.
 
     Beside the images, of m by n pixels that all count, up to about ``16 * (p*q)**2 + 48 * (p + q) *
-    (m + n)`` bytes are held, and for every worker 2 MiB and 6 KiB a tap.
+    (m + n)`` bytes are held, and for every worker 3 MiB and 6 KiB a tap.
 
     Kernels of an even side have their centre tap where `scipy.signal` has it in "same". That of
     scipy.ndimage, MATLAB, OpenCV and scikit-image is ``p // 2``, one tap later: for these put
