@@ -128,6 +128,7 @@ NOT_PLAIN = {
     "a kernel of floats": lambda x, y: (x, y, (3.0, 3.0)),
     "a kernel that is true": lambda x, y: (x, y, True),
     "three sides": lambda x, y: (x, y, (3, 3, 3)),
+    "many taps": lambda x, y: (x, x, 11),
     "no rows": lambda x, y: (x, y, (0, 3)),
     "a kernel larger than the image": lambda x, y: (x, y, 99),
     "shapes that do not fit": lambda x, y: (x, y[1:], 3),

@@ -21,6 +21,7 @@ from fastkernel.estimation.equations.gathering import Sums
 from fastkernel.estimation.equations.gathering_cost import choose_engine
 from fastkernel.estimation.equations.gathering_engines import InPlace, WholeJob, tile_jobs
 from fastkernel.estimation.equations.row_jobs import standing_image
+from fastkernel.estimation.solvers.small import FEW
 
 # Pixels of an image beyond which it is more than a tile.
 _MOST_PIXELS = 1 << 20
@@ -51,8 +52,8 @@ def plain_sums(source: Any, result: Any, kernel_shape: Any) -> tuple[Pair, Gathe
     -------
     (Pair, Gathered) or None
         The same, bit for bit, as `formed.gathered` finds. None for all else: images that are no
-        plain arrays, or larger than a tile, or with a pixel that is not finite, and arguments that
-        are wrong.
+        plain arrays, or larger than a tile, or with a pixel that is not finite, kernels of more
+        than `small.FEW` taps, and arguments that are wrong.
     """
     if type(source) is not np.ndarray or type(result) is not np.ndarray:
         return None
@@ -85,7 +86,8 @@ def _kind_of(
     kernel_shape: Shape,
 ) -> _Kind | None:
     """Return what pairs have in common; None if they are to be taken one by one."""
-    small = len(source_shape) == len(result_shape) == 2 and min(kernel_shape) > 0
+    p, q = kernel_shape
+    small = len(source_shape) == len(result_shape) == 2 and min(p, q) > 0 and p * q <= FEW
     if not small or np.prod(source_shape, dtype=float) > _MOST_PIXELS:
         return None
     if source_dtype not in KINDS or result_dtype not in KINDS:
@@ -95,7 +97,7 @@ def _kind_of(
         pair = pair_of(Observed(source, result), kernel_shape, None)
     except ValueError:
         return None
-    window, (p, q) = pair.window, kernel_shape
+    window = pair.window
     engine = choose_engine(source, result, window.shape, kernel_shape)
     job, *_ = tile_jobs(pair, kernel_shape, engine)
     if not isinstance(job, WholeJob) or job.in_place is None or window.n_pixels < p * q:

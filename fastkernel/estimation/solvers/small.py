@@ -9,8 +9,8 @@ from fastkernel.estimation.solvers.solution import Solution
 
 _EPS = float(np.finfo(np.float64).eps)
 
-# Taps up to which the loop takes less time than LAPACK.
-FEW = 121
+# Taps up to which the loop takes less time than LAPACK, whose code is not at hand at once.
+FEW = 81
 
 
 def solve_shifts(
