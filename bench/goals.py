@@ -23,10 +23,10 @@ FIRST_FITS = {"first fit, 512² float32, 5×5": (0.4, 2.0)}
 OTHER_FIRST_FITS = (0.6, 5.0)
 
 _NUMBA = "Numba takes 0.5 s to be imported and 0.4 s for what it knows of types, before any loop"
-_COMPILED = "three loops are compiled, of which Numba's inference of types takes two thirds"
+_COMPILED = "four loops are compiled, which takes 3.5 s of it"
 _SHARED = (
-    "a worker's sums take 10 to 20 % longer when two work, and 2 to 3 ms are done by one, 40 "
-    "where 961 taps are solved for; 1.3 to 2.0 in the runs of two days"
+    "a worker's sums take 10 to 20 % longer when two work, and 2 to 3 ms are done by one; 1.3 to "
+    "2.0 in the runs of two days"
 )
 
 _SMALL_GCV = (
@@ -45,10 +45,6 @@ _SMALL_SEPARABLE = (
 
 # What stands between a goal and what is reached, where that is known.
 REASONS = {
-    "256² uint8, 5×5: times the NumPy recipe": (
-        "of 230 µs compiled loops take 90, for products, casts, the rim and the solution; the rest "
-        "is some 470 calls from Python, for which 8 times would leave 40 µs"
-    ),
     "4096² float32, 9×9: over scipy.fft.rfft2": (
         "226 multiply-adds a pixel; the share of the limit is in the table of `limits`"
     ),

@@ -109,7 +109,10 @@ def _squares_plain(row):
 
 
 def _squares_typed(typing_context, row):
-    """Return the sum of the squares of a tile's row, of int16 in 32 bits, which hold it."""
+    """Return the sum of the squares of a tile's row.
+
+    Of int16 in 32 bits, which hold those of 33 000 numbers of 8 bits.
+    """
 
     def codegen(context, b, signature, values):
         array = cgutils.create_struct_proxy(signature.args[0])(context, b, value=values[0])

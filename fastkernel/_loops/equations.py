@@ -124,22 +124,6 @@ def factorise_upper(matrix, room):
 
 @register_jitable
 def _solve(upper, x):
-    """Do what `solve_upper` says."""
-    n = len(x)
-    for i in range(n):
-        found, rest, below = x[i] / upper[i, i], upper[i][i + 1 :], x[i + 1 :]
-        x[i] = found
-        for j in range(len(below)):
-            below[j] -= found * rest[j]
-    for i in range(n - 1, -1, -1):
-        total, rest, below = 0.0, upper[i][i + 1 :], x[i + 1 :]
-        for j in range(len(below)):
-            total += rest[j] * below[j]
-        x[i] = (x[i] - total) / upper[i, i]
-
-
-@_loop
-def solve_upper(upper, x):
     r"""Solve the equations of a Cholesky factor where their right side stands.
 
     Parameters
@@ -155,7 +139,21 @@ def solve_upper(upper, x):
 
     Cost: ``n**2`` multiply-adds.
     """
-    _solve(upper, x)
+    n = len(x)
+    for i in range(n):
+        found, rest, below = x[i] / upper[i, i], upper[i][i + 1 :], x[i + 1 :]
+        x[i] = found
+        for j in range(len(below)):
+            below[j] -= found * rest[j]
+    for i in range(n - 1, -1, -1):
+        total, rest, below = 0.0, upper[i][i + 1 :], x[i + 1 :]
+        for j in range(len(below)):
+            total += rest[j] * below[j]
+        x[i] = (x[i] - total) / upper[i, i]
+
+
+# Compiled as it stands: a loop that calls it would compile it twice.
+solve_upper = _loop(_solve)
 
 
 @_loop
@@ -197,7 +195,7 @@ def reciprocal_condition(matrix, upper, room):
     largest, column, turn, uphill = 0.0, -1, 0, True
     # At even turns the inverse meets the mean of all columns, or one of them, and at odd ones the
     # signs found there, which tell the next; at last what alternates.
-    while turn >= 0:
+    while True:
         for i in range(n):
             if not uphill:
                 x[i] = (1.0 + i / max(n - 1, 1)) * (1.0 if i % 2 == 0 else -1.0)

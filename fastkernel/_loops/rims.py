@@ -127,7 +127,7 @@ def _fill(ahead, across, columns, rows, corners, strip, both, gram):
                         line[k * q + b] = gram[k * q + b, i * q + a]
 
 
-# Compiled as it stands: a loop that calls it would take twice as long to compile.
+# Compiled as it stands: a loop that calls it would compile it twice.
 fill_gram = _loop(_fill)
 
 

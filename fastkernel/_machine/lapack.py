@@ -92,7 +92,7 @@ def residual_energy(
 
 
 def narrow_product(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Return the product of a small matrix with a wide one, of as many columns at a time."""
+    """Return ``a @ b``, so many columns at a time that BLAS keeps to the calling thread."""
     (m, k), n = a.shape, b.shape[1]
     out, step = np.empty((m, n)), max(1, _PRODUCT // max(m * k, 1))
     for start in range(0, n, step):

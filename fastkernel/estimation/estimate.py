@@ -294,7 +294,7 @@ def estimate_kernel(
     """
     asked = locals()
     left_out, defaults = _left_out()
-    if all(map(is_, left_out(asked), defaults)) and (workers is None or as_workers(workers)):
+    if all(map(is_, left_out(asked), defaults)) and as_workers(workers):
         at_once: KernelFit | None = method_of("lstsq").fit_plain(source, result, kernel_shape)
         if at_once is not None:
             return at_once

@@ -2,6 +2,9 @@
 
 import dataclasses
 import gc
+import os
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -165,6 +168,22 @@ def test_workers_are_looked_at(workers):
         estimate_kernel(source, result, (3, 4), workers=workers)
 
 
+def test_threads_of_the_environment_are_looked_at():
+    script = (
+        "import numpy, fastkernel; x = numpy.random.default_rng(0).random((20, 20)); "
+        "fastkernel.estimate_kernel(x, x, 3)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"FASTKERNEL_NUM_THREADS": "two"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "FASTKERNEL_NUM_THREADS must be a positive integer, got 'two'" in done.stderr
+
+
 def test_nothing_is_changed_and_no_pixel_kept():
     source, result, _ = pair(kernel_shape=(3, 3))
     before = source.copy(), result.copy()
@@ -201,7 +220,8 @@ def test_threads_do_not_meet():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_are_those_of_normal_equations(dtype):
     source, result, _ = pair(dtype)
-    _, sums = plain_sums(source, result, (3, 4))
+    _, sums, shape = plain_sums(source, result, (3, 4))
+    assert shape == (3, 4)
     expected = normal_equations(source, result, (3, 4))
     found = sums.equations((3, 4))
     assert_array_equal(found.gram, expected.gram)

@@ -221,8 +221,7 @@ def fit_plain(source: Any, result: Any, kernel_shape: Any) -> KernelFit | None:
     summed = plain_sums(source, result, kernel_shape)
     if summed is None:
         return None
-    pair, sums = summed
-    shape = kernel_shape if isinstance(kernel_shape, tuple) else (kernel_shape, kernel_shape)
+    pair, sums, shape = summed
     energy, n_pixels = sums.sums.energy, sums.n_pixels
     gram, moments, solution = solve_shifts(*sums.sums, shape)
     if solution is None:
